@@ -1,0 +1,1 @@
+"""SDK of Tidewire: administration, devices, queries."""

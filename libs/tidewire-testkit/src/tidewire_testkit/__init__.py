@@ -1,0 +1,1 @@
+"""Contract suites, builders and pollers for the tests of Tidewire."""

@@ -1,0 +1,1 @@
+"""The whole embedded Tidewire platform: the command, all services, up and demo."""

@@ -1,0 +1,1 @@
+"""Ingestion service: admits readings and makes them durable."""

@@ -1,0 +1,1 @@
+"""Registry service: tenants, devices, credentials."""

@@ -1,0 +1,1 @@
+"""Storage service: keeps readings and answers queries."""
