@@ -136,7 +136,9 @@ def replace(fresh: Path, target: Path) -> None:
 def main() -> int:
     """Generates or, with --check, compares; returns the exit status."""
     parser = argparse.ArgumentParser(description="Generate the Python code of protos/tidewire/**.")
-    parser.add_argument("--check", action="store_true", help="change nothing, fail when committed code is stale")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing, fail when committed code is stale"
+    )
     check = parser.parse_args().check
     with tempfile.TemporaryDirectory(prefix="tidewire-protos-") as scratch:
         code, google = Path(scratch, "code"), Path(scratch, "google")
@@ -152,7 +154,11 @@ def main() -> int:
         pairs = [(code / "tidewire", OUTPUT), (google, THIRD_PARTY)]
         if check:
             stale = [line for fresh, committed in pairs for line in differences(fresh, committed)]
-            print("\n".join([*stale, "run `make protos` and commit the result"] if stale else ["protos: up to date"]))
+            print(
+                "\n".join([*stale, "run `make protos` and commit the result"])
+                if stale
+                else "protos: up to date"
+            )
             return 1 if stale else 0
         for fresh, committed in pairs:
             replace(fresh, committed)

@@ -1,0 +1,111 @@
+# One door for people and CI. `make` alone prints what there is. Needs git, make and Python 3.12 or newer; everything
+# else is installed below .tools and .venv, without root.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+STAMP := .venv/.setup-done
+MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+PYTEST := $(BIN)/pytest
+
+##@ Use it
+
+.PHONY: run
+run: $(STAMP) ## Start the platform with real readings and a simulated fleet; data stays in .tidewire
+	@$(BIN)/tidewire demo --data-dir .tidewire
+
+.PHONY: demo
+demo: $(STAMP) ## The same for 30 seconds in a temporary directory on free ports, then a summary
+	@$(BIN)/tidewire demo --seconds 30 --temporary
+
+##@ Set up
+
+.PHONY: setup
+setup: $(STAMP) ## Install the locked environment into .venv (and uv into .tools when it is missing)
+
+$(STAMP): uv.lock pyproject.toml .python-version $(MEMBERS)
+	@echo "Setting up .venv from uv.lock"
+	@scripts/uv sync --frozen --quiet
+	@touch $@
+
+.PHONY: lock
+lock: ## Bring uv.lock in line with the pyproject.toml files, changing no more than needed
+	scripts/uv lock
+	@$(MAKE) --no-print-directory setup
+
+.PHONY: clean
+clean: ## Remove caches and build output; .venv, .tools and .tidewire stay
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find libs services scripts tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+##@ Check it
+
+.PHONY: test
+test: verify test-platform ## Everything a newcomer's machine can run: verify, then the whole platform
+
+.PHONY: verify
+verify: lint types imports protos-check docs-check test-unit ## What every commit has to pass
+
+.PHONY: lint
+lint: $(STAMP) ## Ruff's rules and format, buf's rules for the protos, the lock
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet || { echo "not formatted as above; run: make fmt"; exit 1; }
+	@$(BIN)/buf lint
+	@scripts/uv lock --check --quiet || { echo "uv.lock does not match a pyproject.toml; run: make lock"; exit 1; }
+
+.PHONY: types
+types: $(STAMP) ## mypy, strict, over all sources
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: $(STAMP) ## The contracts between packages and layers
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## Unit and contract tests on the embedded backend (PYTEST_ARGS="-k name" to choose)
+	@$(PYTEST) $(PYTEST_ARGS)
+
+.PHONY: test-platform
+test-platform: $(STAMP) ## The whole platform over processes, and the ledger test under SIGKILL
+	@$(PYTEST) tests/platform tests/ledger $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Measure the figures of docs/benchmarks.md; writes build/bench.json
+	@mkdir -p build
+	@$(BIN)/python -m benchmarks --output build/bench.json $(BENCH_ARGS)
+
+.PHONY: bench-smoke
+bench-smoke: $(STAMP) ## The same with little data: proves that the benchmarks work, measures nothing
+	@mkdir -p build
+	@$(BIN)/python -m benchmarks --smoke --output build/bench-smoke.json $(BENCH_ARGS)
+
+##@ Change it
+
+.PHONY: fmt
+fmt: $(STAMP) ## Format the code and apply the safe fixes
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+	@$(BIN)/buf format --write --path protos
+
+.PHONY: protos
+protos: $(STAMP) ## Generate libs/tidewire-protos from protos/
+	@$(BIN)/python scripts/protos.py
+
+.PHONY: protos-check
+protos-check: $(STAMP) ## Fail when generated code and protos/ differ
+	@$(BIN)/python scripts/protos.py --check
+
+.PHONY: docs
+docs: $(STAMP) ## Generate the reference pages in docs/reference
+	@$(BIN)/python scripts/docs.py
+
+.PHONY: docs-check
+docs-check: $(STAMP) ## Fail when the generated reference pages are stale
+	@$(BIN)/python scripts/docs.py --check
+
+.PHONY: help
+help: ## Show this text
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
