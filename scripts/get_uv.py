@@ -95,20 +95,9 @@ def install_with_pip(pin: Pin, target: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt", delete_on_close=False) as requirements:
         requirements.write(f"uv=={pin.version} {hashes}\n")
         requirements.close()
-        options = "--quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes".split()
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            *options,
-            "--target",
-            str(target),
-            "-r",
-            requirements.name,
-        ]
-        hints_off = {"PIP_ROOT_USER_ACTION": "ignore", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        environ = os.environ | hints_off
+        command = [sys.executable, "-m", "pip", "install", "--target", str(target), "-r", requirements.name]
+        command += ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        environ = os.environ | {"PIP_ROOT_USER_ACTION": "ignore", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         subprocess.run(command, check=True, stdout=sys.stderr, timeout=TIMEOUT_SECONDS, env=environ)
 
 
