@@ -72,14 +72,14 @@ test-platform: $(STAMP) ## The whole platform over processes, and the ledger tes
 	@$(PYTEST) tests/platform tests/ledger $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## Measure the figures of docs/benchmarks.md; writes build/bench.json
+bench: $(STAMP) ## Measure the figures on this machine: a table, and build/bench.json
 	@mkdir -p build
-	@$(BIN)/python -m benchmarks --output build/bench.json $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.run --output build/bench.json $(BENCH_ARGS)
 
 .PHONY: bench-smoke
 bench-smoke: $(STAMP) ## The same with little data: proves that the benchmarks work, measures nothing
 	@mkdir -p build
-	@$(BIN)/python -m benchmarks --smoke --output build/bench-smoke.json $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.run --quick --output build/bench-smoke.json $(BENCH_ARGS)
 
 ##@ Change it
 
