@@ -1,0 +1,1 @@
+"""gRPC: serving (`Server`, `service_handler`), calling (`channel`), and errors as statuses."""
