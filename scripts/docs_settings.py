@@ -5,6 +5,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from tidewire_kit.settings import SettingsClass, describe
 
@@ -26,12 +27,9 @@ def settings_classes() -> list[type[SettingsClass]]:
         for path in sorted(ROOT.glob(f"{pattern}/*/settings.py")):
             module = importlib.import_module(f"{path.parent.name}.settings")
             for _, value in inspect.getmembers(module, inspect.isclass):
-                if (
-                    value.__module__ == module.__name__
-                    and dataclasses.is_dataclass(value)
-                    and hasattr(value, "PREFIX")
-                ):
-                    found.append(value)
+                own = value.__module__ == module.__name__
+                if own and hasattr(value, "PREFIX") and dataclasses.is_dataclass(value):
+                    found.append(cast("type[SettingsClass]", value))
     return sorted(found, key=lambda cls: (cls.PREFIX != SHARED_PREFIX, cls.PREFIX, cls.__module__))
 
 
