@@ -1,0 +1,119 @@
+"""A batch of telemetry as columns: what every front end hands to the use case, whatever the transport was.
+
+`wire` makes batches of protobuf; other front ends will make them of what they speak. `Frame.of` holds the rules that
+need nothing but the frame itself; whether its rows are admitted is ingestion's business.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidewire_kit.errors import InvalidArgument
+
+MAX_DEVICES = 100_000
+MAX_FRAMES = 1_000
+
+
+@dataclass(slots=True)
+class Frame:
+    """A table of readings. Columns are views, possibly read-only; nobody writes to them."""
+
+    metrics: tuple[str, ...]
+    device_index: NDArray[np.uint32] | None
+    """(rows,): row → `Batch.devices`. None: every row belongs to the first device."""
+    time_unix_us: NDArray[np.int64]
+    """(rows,): event time in microseconds since 1970-01-01T00:00:00Z."""
+    values: NDArray[np.float64]
+    """(metrics, rows), C-contiguous; NaN: no reading in that cell."""
+    readings: int
+    """Cells that are not NaN; at least 1."""
+    complete: bool
+    """Neither NaN nor infinities: every cell is a good reading."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows; at least 1."""
+        return len(self.time_unix_us)
+
+    @classmethod
+    def of(
+        cls,
+        field: str,
+        metrics: tuple[str, ...],
+        device_index: NDArray[np.uint32],
+        time_unix_us: NDArray[np.int64],
+        values: NDArray[np.float64],
+        devices: int,
+    ) -> Self:
+        """A frame of flat columns, checked. `devices` is the number of devices that `device_index` may refer to.
+
+        `device_index` may be empty. Raises InvalidArgument naming `field` and the column.
+        """
+        columns, rows, cells = len(metrics), len(time_unix_us), len(values)
+        if columns == 0:
+            raise InvalidArgument(
+                f"{field}.metrics", "is empty; name at least one metric", reason="NO_METRICS"
+            )
+        if rows == 0:
+            why = f"is empty, {cells} values without a time; send one time for each row"
+            raise InvalidArgument(f"{field}.time_unix_us", why, reason="NO_ROWS")
+        if cells != rows * columns:
+            why = (
+                f"has {cells} elements, but {rows} rows × {columns} metrics = {rows * columns}; "
+                "send every metric's column in full, one after the other, with NaN where there is no reading"
+            )
+            raise InvalidArgument(f"{field}.values", why, reason="COLUMN_LENGTHS")
+        index: NDArray[np.uint32] | None = None
+        if len(device_index):
+            index = device_index
+            if len(index) != rows:
+                why = (
+                    f"has {len(index)} elements, but time_unix_us has {rows}; "
+                    "send one for each row, or none if all rows belong to the first device"
+                )
+                raise InvalidArgument(f"{field}.device_index", why, reason="COLUMN_LENGTHS")
+            highest = int(index.max())
+            if highest >= devices:
+                row = int((index >= devices).argmax())
+                why = (
+                    f"is {int(index[row])} in row {row}, but the batch has {devices} devices; "
+                    f"send 0 to {devices - 1}"
+                )
+                raise InvalidArgument(f"{field}.device_index", why, reason="DEVICE_INDEX_RANGE")
+            if highest == 0:
+                index = None
+        if columns > 1 and len(set(metrics)) != columns:
+            twice = sorted({metric for metric in metrics if metrics.count(metric) > 1})
+            why = f"names {', '.join(map(repr, twice[:3]))} more than once; send one column for each metric"
+            raise InvalidArgument(f"{field}.metrics", why, reason="DUPLICATE_METRIC")
+        complete = bool(np.isfinite(values).all())
+        readings = cells
+        if not complete:
+            readings -= int(np.count_nonzero(np.isnan(values)))
+            if readings == 0:
+                why = f"has {cells} elements and all are NaN; leave out rows and metrics without a reading"
+                raise InvalidArgument(f"{field}.values", why, reason="NO_READINGS")
+        return cls(metrics, index, time_unix_us, values.reshape(columns, rows), readings, complete)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The unit of sending, acknowledging and retrying."""
+
+    batch_id: bytes
+    """16 bytes: idempotency key within (tenant, publisher)."""
+    batch_id_text: str
+    """The batch id as the publisher wrote it."""
+    sequence: int
+    """The publisher's own count of batches; 0: not counted."""
+    devices: list[str]
+    """Device ids; empty: the authenticated device."""
+    frames: list[Frame]
+    """At least one."""
+
+    @property
+    def readings(self) -> int:
+        """Cells that are not NaN, in all frames."""
+        return sum(frame.readings for frame in self.frames)
