@@ -57,6 +57,7 @@ def test_a_broken_shim_on_path_does_not_hide_pyenv(tmp_path: Path) -> None:
     shim.chmod(0o755)
     make_python(tmp_path / ".pyenv/versions/3.12.9/bin/python", 12)
     make_python(tmp_path / ".pyenv/versions/3.13.2/bin/python", 13)
+    make_python(tmp_path / ".pyenv/versions/3.13.0/bin/python", 13)
     newest = make_python(tmp_path / ".pyenv/versions/3.13.10/bin/python", 13)
 
     assert find_python(tmp_path).stdout.strip() == str(newest)
