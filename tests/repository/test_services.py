@@ -1,4 +1,4 @@
-"""All services are shaped alike, so who knows one knows all: the same rooms, own addresses, a page that explains them."""
+"""All services are shaped alike, so who knows one knows all: the same rooms, own ports, a page that explains them."""
 
 import ast
 import importlib
