@@ -16,8 +16,8 @@ DAY_US = 86_400_000_000
 class Fleet:
     """Rows in order of time: row n belongs to device n mod 3,000 at minute n div 3,000, with 40 ms of jitter.
 
-    temperature: at 0.1 with a daily cycle; humidity: integer; energy_total: a counter; voltage: at 0.01; door_open: 0 or 1.
-    0.2 % of the rows are lost.
+    temperature: at 0.1 with a daily cycle; humidity: integer; energy_total: a counter; voltage: at 0.01;
+    door_open: 0 or 1. 0.2 % of the rows are lost.
     """
 
     device_count: int = 3_000

@@ -1,8 +1,8 @@
 """A load generator that costs little: sends prepared batches and counts what is acknowledged.
 
-The benchmarks start it as a process of its own (`python -m benchmarks.loader --help`), so that its CPU seconds are not the
-server's. Batches are encoded once; before each send only the batch id and the time column are changed in place, so that
-every batch is new to the platform. Prints one JSON object when it ends.
+The benchmarks start it as a process of its own (`python -m benchmarks.loader --help`), so that its CPU seconds are not
+the server's. Batches are encoded once; before each send only the batch id and the time column are changed in place, so
+that every batch is new to the platform. Prints one JSON object when it ends.
 """
 
 import argparse
@@ -16,10 +16,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 import psutil
-from tidewire.ingestion.v1 import ingestion_pb2
-from tidewire.type.v1 import telemetry_pb2
 
 from benchmarks.data import Fleet
+from tidewire.ingestion.v1 import ingestion_pb2
+from tidewire.type.v1 import telemetry_pb2
 
 METHOD = "/tidewire.ingestion.v1.IngestionService/"
 OPTIONS = [("grpc.max_receive_message_length", 4 << 20), ("grpc.max_send_message_length", 4 << 20)]
@@ -164,7 +164,9 @@ async def run(args) -> dict:
     start_us = time.time_ns() // 1000 - args.hours_back * 3_600_000_000
     made = payloads(fleet, rows, count, start_us)
     step_us = -(-count * rows // len(fleet.devices)) * MINUTE_US
-    metadata = [("authorization", "Bearer " + Path(args.token_file).read_text().strip())] if args.token_file else []
+    metadata = (
+        [("authorization", "Bearer " + Path(args.token_file).read_text().strip())] if args.token_file else []
+    )
     tally, waits = Tally(), []
     process = psutil.Process()
     channels = [
@@ -176,7 +178,14 @@ async def run(args) -> dict:
     await asyncio.gather(
         *(
             connection(
-                args, channel, metadata, made[i * args.payloads : (i + 1) * args.payloads], step_us, began + args.seconds, tally, waits
+                args,
+                channel,
+                metadata,
+                made[i * args.payloads : (i + 1) * args.payloads],
+                step_us,
+                began + args.seconds,
+                tally,
+                waits,
             )
             for i, channel in enumerate(channels)
         )
@@ -211,7 +220,9 @@ def main() -> None:
     parser.add_argument("--payloads", type=int, default=8, help="different batches a connection")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rate", type=float, default=0, help="readings per second in all; 0: unlimited")
-    parser.add_argument("--hours-back", type=int, default=24 * 365 * 5, help="event time of the first reading")
+    parser.add_argument(
+        "--hours-back", type=int, default=24 * 365 * 5, help="event time of the first reading"
+    )
     print(json.dumps(asyncio.run(run(parser.parse_args()))))
 
 

@@ -1,0 +1,232 @@
+"""The figures of the whole embedded platform: through gRPC, fsynced, stored, with the loader on the same two cores."""
+
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from benchmarks.data import METRICS, Fleet
+from benchmarks.figures import ROOT, Figure, Scale, cpu_seconds, load, pss_bytes, start_load
+from benchmarks.whole_platform import TENANT, Platform, running_platform
+from tidewire.ingestion.v1 import ingestion_pb2_grpc
+from tidewire.storage.v1 import storage_pb2, storage_pb2_grpc
+from tidewire.type.v1 import telemetry_pb2
+
+MILLION = 1_000_000
+
+
+def run(scale: Scale) -> list[Figure]:
+    """Start-up, idle, throughput in three sizes, latency, visibility and import, each on a fresh platform."""
+    return [*start_and_idle(scale), *throughput(scale), *latency(scale), *csv_import(scale)]
+
+
+def start_and_idle(scale: Scale) -> list[Figure]:
+    """Time to SERVING (median), and what the platform uses when nothing happens."""
+    starts = []
+    for _ in range(scale.rounds):
+        with running_platform(register=False) as platform:
+            starts.append(platform.start_seconds)
+            if len(starts) == scale.rounds:
+                time.sleep(5)  # lets start-up work end, so that idle means idle
+                pids = platform.pids()
+                before, began = cpu_seconds(pids), time.perf_counter()
+                time.sleep(max(10, scale.seconds))
+                share = (cpu_seconds(pids) - before) / (time.perf_counter() - began) * 100
+                memory = pss_bytes(pids) / 2**20
+    return [
+        Figure(
+            "`tidewire up` to all SERVING",
+            statistics.median(starts),
+            "s",
+            3,
+            "three services, cold processes",
+            at_most=True,
+        ),
+        Figure("idle platform, CPU", share, "% of a core", 3, f"{len(pids)} processes", at_most=True),
+        Figure("idle platform, memory", memory, "MiB PSS", 400, f"{len(pids)} processes", at_most=True),
+    ]
+
+
+def throughput(scale: Scale) -> list[Figure]:
+    """Ingested, fsynced and stored in L0 blocks within the window, loader included."""
+    shapes: list[tuple[str, float, dict[str, Any], float]] = [
+        (
+            "batches of 50,000, streamed",
+            6.0,
+            {"mode": "stream", "readings": 50_000, "connections": 2, "window": 4, "payloads": 4},
+            scale.long_seconds,
+        ),
+        (
+            "requests of 1,000, streamed, 8 connections",
+            2.5,
+            {"mode": "stream", "readings": 1_000, "connections": 8, "window": 32},
+            scale.seconds * 2,
+        ),
+        (
+            "requests of 1,000, unary, 8 connections",
+            1.6,
+            {"mode": "unary", "readings": 1_000, "connections": 8, "window": 8},
+            scale.seconds * 2,
+        ),
+    ]
+    figures = []
+    for name, goal, options, seconds in shapes:
+        with running_platform() as platform:
+            pids = platform.pids()
+            before, began = cpu_seconds(pids), time.perf_counter()
+            result = load(
+                target=platform.address("ingestion"),
+                token_file=platform.token_file,
+                seconds=seconds,
+                **options,
+            )
+            behind = platform.wait_stored(result["accepted"])
+            elapsed = time.perf_counter() - began
+            used = cpu_seconds(pids) - before
+            memory = pss_bytes(pids) / 2**20
+        rate = result["accepted"] / elapsed / MILLION
+        per_million = used / (result["accepted"] / MILLION)
+        note = (
+            f"{result['accepted'] / MILLION:.0f} M in {elapsed:.0f} s, stored {behind:.1f} s after the last ack; "
+            f"server {per_million:.3f} CPU s/M, "
+            f"loader {result['loader_cpu_seconds'] / (result['accepted'] / MILLION):.3f}; "
+            f"{memory:.0f} MiB; {result['failures']} failures"
+        )
+        figures.append(Figure(f"ingest + log + L0, {name}", rate, "M readings/s", goal, note))
+    return figures
+
+
+def latency(scale: Scale) -> list[Figure]:
+    """Publish → acknowledged at 100,000 readings/s in batches of 100, and acknowledged → visible at the same load."""
+    with running_platform() as platform:
+        options = {"mode": "unary", "readings": 100, "connections": 4, "window": 16, "rate": 100_000}
+        result = load(
+            target=platform.address("ingestion"),
+            token_file=platform.token_file,
+            seconds=scale.seconds * 2,
+            **options,
+        )
+        visible = _visible_seconds(platform, scale)
+    return [
+        Figure(
+            "publish → acknowledged, 100 k readings/s in batches of 100, p99",
+            result["ack_p99_ms"],
+            "ms",
+            5,
+            f"p50 {result['ack_p50_ms']:.2f} ms",
+            at_most=True,
+        ),
+        Figure(
+            "acknowledged → visible, p99",
+            float(np.percentile(visible, 99)),
+            "s",
+            5,
+            f"p50 {np.percentile(visible, 50):.2f} s of {len(visible)} probes beside 100 k readings/s",
+            at_most=True,
+        ),
+    ]
+
+
+def _visible_seconds(platform: Platform, scale: Scale) -> list[float]:
+    """Publishes single readings beside a load and asks for each until it is there; seconds each took."""
+    background = start_load(
+        target=platform.address("ingestion"),
+        token_file=platform.token_file,
+        mode="unary",
+        readings=100,
+        connections=4,
+        window=16,
+        rate=100_000,
+        seconds=scale.seconds * 4,
+    )
+    waits = []
+    metadata = platform.metadata()
+    with (
+        grpc.insecure_channel(platform.address("ingestion")) as up,
+        grpc.insecure_channel(platform.address("storage")) as down,
+    ):
+        ingestion, storage = (
+            ingestion_pb2_grpc.IngestionServiceStub(up),
+            storage_pb2_grpc.StorageServiceStub(down),
+        )
+        number = 0
+        while background.poll() is None:
+            number += 1
+            frame = telemetry_pb2.TelemetryFrame(
+                metrics=["probe"], time_unix_us=[time.time_ns() // 1000], values=[number]
+            )
+            ingestion.PublishTelemetry(
+                telemetry_pb2.TelemetryBatch(devices=["bench-00000"], frames=[frame]), metadata=metadata
+            )
+            acknowledged = time.perf_counter()
+            ask = storage_pb2.GetLatestRequest(parent=TENANT, devices=["bench-00000"], metrics=["probe"])
+            while not any(
+                value.value == number for value in storage.GetLatest(ask, metadata=metadata).values
+            ):
+                time.sleep(0.02)
+            waits.append(time.perf_counter() - acknowledged)
+    return waits
+
+
+def csv_import(scale: Scale) -> list[Figure]:
+    """`tidewire import` of a file with a time, a device and five metric columns, to its last acknowledgement."""
+    rows = int(100_000 * scale.seconds)
+    fleet = Fleet()
+    device, times, values = fleet.rows(0, rows, 1_600_000_000_000_000)
+    with running_platform() as platform, tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "readings.csv"
+        names = fleet.devices
+        with file.open("w", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow(["time", "device", *METRICS])
+            stamps = np.datetime_as_string(times.astype("datetime64[us]"), timezone="UTC")
+            writer.writerows(zip(stamps, (names[i] for i in device), *values, strict=True))
+        environment = {
+            **os.environ,
+            "TIDEWIRE_ENDPOINT": platform.address("registry"),
+            "TIDEWIRE_TENANT": "bench",
+            "XDG_STATE_HOME": directory,
+            "XDG_CONFIG_HOME": directory,
+        }
+        tidewire = Path(sys.executable).with_name("tidewire")
+        began = time.perf_counter()
+        done = subprocess.run(
+            [
+                tidewire,
+                "--token-file",
+                platform.token_file,
+                "import",
+                file,
+                "--yes",
+                "--time-column",
+                "time",
+                "--device-column",
+                "device",
+            ],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        elapsed = time.perf_counter() - began
+        if done.returncode:
+            raise RuntimeError(f"tidewire import failed: {done.stderr.strip()[-400:]}")
+        platform.wait_stored(values.size)
+    return [
+        Figure(
+            "import of CSV",
+            values.size / elapsed / 1000,
+            "k readings/s",
+            500,
+            f"{values.size / MILLION:.1f} M readings in {elapsed:.1f} s, the command's start included",
+        )
+    ]

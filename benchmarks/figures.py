@@ -1,0 +1,106 @@
+"""What a benchmark returns, how long it may take, and the helpers that all of them need."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table. `at_most` says that less is better; `reference` names what it was held against, or what
+    limits it."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float
+    reference: str = ""
+    at_most: bool = False
+
+    @property
+    def reached(self) -> bool:
+        return self.value <= self.goal if self.at_most else self.value >= self.goal
+
+    def as_dict(self) -> dict[str, Any]:
+        """{name, value, unit, goal, reached, reference}, and at_most."""
+        return {**asdict(self), "reached": self.reached}
+
+    def cells(self) -> list[str]:
+        """The cells of a row of the table."""
+        sign = "≤" if self.at_most else "≥"
+        return [
+            self.name,
+            f"{self.value:,.3g}" if self.value < 1000 else f"{self.value:,.0f}",
+            f"{sign} {self.goal:,g}",
+            self.unit,
+            "yes" if self.reached else "NO",
+            self.reference,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How long to measure: `rounds` runs of `seconds` each, and `long_seconds` for what must hold over time."""
+
+    rounds: int
+    seconds: float
+    long_seconds: float
+
+    @classmethod
+    def full(cls) -> "Scale":
+        return cls(rounds=5, seconds=6, long_seconds=60)
+
+    @classmethod
+    def quick(cls) -> "Scale":
+        return cls(rounds=1, seconds=2, long_seconds=5)
+
+
+def median(measure: Callable[[], float], rounds: int) -> float:
+    """Median of `rounds` calls."""
+    return statistics.median(measure() for _ in range(rounds))
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system CPU seconds that the processes have used so far."""
+    total = 0.0
+    for pid in pids:
+        times = psutil.Process(pid).cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def pss_bytes(pids: Iterable[int]) -> int:
+    """Memory of the processes together, shared pages counted once."""
+    return sum(psutil.Process(pid).memory_full_info().pss for pid in pids)
+
+
+def start_load(**options: object) -> subprocess.Popen[str]:
+    """Starts benchmarks.loader with `--option value` for each keyword."""
+    words = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.loader", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+
+
+def load(**options: object) -> dict[str, Any]:
+    """Runs the loader to its end and returns what it measured; RuntimeError when nothing was acknowledged."""
+    process = start_load(**options)
+    out, _ = process.communicate()
+    if process.returncode or not out.strip():
+        raise RuntimeError(f"the load generator failed with exit status {process.returncode}")
+    result: dict[str, Any] = json.loads(out)
+    return result

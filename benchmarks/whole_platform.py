@@ -1,0 +1,136 @@
+"""Starts the whole embedded platform in a temporary directory, with the benchmark fleet registered."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from benchmarks.data import Fleet
+from benchmarks.figures import ROOT
+from tidewire.registry.v1 import registry_pb2, registry_pb2_grpc, resources_pb2
+from tidewire.storage.v1 import storage_pb2, storage_pb2_grpc
+
+TENANT = "tenants/bench"
+
+
+@dataclass(slots=True)
+class Platform:
+    """A running platform. `start_seconds`: from the command to every service SERVING."""
+
+    directory: Path
+    process: subprocess.Popen[bytes]
+    start_seconds: float
+    token_file: Path
+    endpoints: dict[str, list[dict[str, object]]]
+
+    def address(self, service: str) -> str:
+        """host:port of a service's first process."""
+        return str(self.endpoints[service][0]["address"])
+
+    def pids(self) -> list[int]:
+        """Process ids of the command and of everything it started."""
+        parent = psutil.Process(self.process.pid)
+        return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
+
+    def metadata(self, admin: bool = False) -> list[tuple[str, str]]:
+        """Call metadata with the tenant's or the platform's token."""
+        file = self.directory / "keys" / "admin.token" if admin else self.token_file
+        return [("authorization", "Bearer " + file.read_text().strip())]
+
+    def stored(self) -> tuple[int, int]:
+        """(readings stored, records of the log not yet read) as storage says."""
+        with grpc.insecure_channel(self.address("storage")) as channel:
+            stub = storage_pb2_grpc.StorageServiceStub(channel)
+            ledger = stub.GetLedger(storage_pb2.GetLedgerRequest(tenant=TENANT), metadata=self.metadata())
+            return sum(entry.stored_readings for entry in ledger.entries), ledger.lag_records
+
+    def wait_stored(self, readings: int, deadline_seconds: float = 60) -> float:
+        """Seconds until `readings` are stored; RuntimeError when they are not in time."""
+        began = time.perf_counter()
+        while self.stored()[0] < readings:
+            if time.perf_counter() - began > deadline_seconds:
+                raise RuntimeError(
+                    f"{self.stored()[0]:,} of {readings:,} readings stored after {deadline_seconds:.0f} s"
+                )
+            time.sleep(0.1)
+        return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def running_platform(register: bool = True, *options: str) -> Iterator[Platform]:
+    """Runs `tidewire up` on free ports until the block ends; with the fleet of `benchmarks.data` when `register`."""
+    with tempfile.TemporaryDirectory(prefix="tidewire-bench-") as directory:
+        path = Path(directory)
+        began = time.perf_counter()
+        tidewire = Path(sys.executable).with_name("tidewire")
+        process = subprocess.Popen(
+            [tidewire, "up", "--data-dir", directory, "--free-ports", *options],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            endpoints = _wait_serving(path, process)
+            platform = Platform(path, process, time.perf_counter() - began, path / "bench.token", endpoints)
+            if register:
+                _register(platform)
+            yield platform
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_serving(path: Path, process: subprocess.Popen[bytes]) -> dict[str, list[dict[str, object]]]:
+    """Polls until registry, ingestion and storage each report SERVING; RuntimeError after 30 s."""
+    deadline = time.perf_counter() + 30
+    while time.perf_counter() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError, ValueError, KeyError, grpc.RpcError):
+            endpoints = json.loads((path / "run" / "endpoints.json").read_text())
+            for service in ("registry", "ingestion", "storage"):
+                with grpc.insecure_channel(endpoints[service][0]["address"]) as channel:
+                    answer = health_pb2_grpc.HealthStub(channel).Check(
+                        health_pb2.HealthCheckRequest(), timeout=1
+                    )
+                    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+                        raise KeyError(service)
+            return dict(endpoints)
+        time.sleep(0.02)
+    raise RuntimeError("the platform did not come up; run `tidewire up` to see why")
+
+
+def _register(platform: Platform) -> None:
+    """Creates the tenant, a token for it, and the fleet's devices."""
+    with grpc.insecure_channel(platform.address("registry")) as channel:
+        registry = registry_pb2_grpc.RegistryServiceStub(channel)
+        admin = platform.metadata(admin=True)
+        registry.CreateTenant(
+            registry_pb2.CreateTenantRequest(tenant_id="bench", tenant=resources_pb2.Tenant()), metadata=admin
+        )
+        answer = registry.CreateToken(
+            registry_pb2.CreateTokenRequest(tenant=TENANT, subject="bench", roles=["tenant-admin"]),
+            metadata=admin,
+        )
+        platform.token_file.touch(0o600)
+        platform.token_file.write_text(answer.token)
+        devices = Fleet().devices
+        for at in range(0, len(devices), 1000):
+            requests = [
+                registry_pb2.CreateDeviceRequest(device_id=device, device=resources_pb2.Device(type="bench"))
+                for device in devices[at : at + 1000]
+            ]
+            registry.BatchCreateDevices(
+                registry_pb2.BatchCreateDevicesRequest(parent=TENANT, requests=requests),
+                metadata=platform.metadata(),
+            )
