@@ -1,12 +1,12 @@
 """What the message log raises beyond plain `Unavailable`; part of the port, the same for every adapter.
 
-    TidewireError
-    ├── QuotaExceeded ── LogFull         nothing was appended; room comes back by itself or by an administrator
-    ├── FailedPrecondition
-    │   ├── TopicMismatch                a topic exists with another shape
-    │   └── NotOwner                     the partition is not (any more) this consumer's
-    ├── NotFound ── UnknownTopic         a topic that this process has not ensured
-    └── LogCorrupt                       data that was durable is damaged: stop and restore, never skip
+TidewireError
+├── QuotaExceeded ── LogFull         nothing was appended; room comes back by itself or by an administrator
+├── FailedPrecondition
+│   ├── TopicMismatch                a topic exists with another shape
+│   └── NotOwner                     the partition is not (any more) this consumer's
+├── NotFound ── UnknownTopic         a topic that this process has not ensured
+└── LogCorrupt                       data that was durable is damaged: stop and restore, never skip
 """
 
 from tidewire_kit.errors import FailedPrecondition, NotFound, QuotaExceeded, TidewireError

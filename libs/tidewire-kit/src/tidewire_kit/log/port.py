@@ -108,9 +108,9 @@ class TableReader(Protocol):
     """A reader of a compacted topic: first the current state, then every change, in order of the changes.
 
     Iterating yields batches (lists of items). The replay holds the latest value of each live key once; it ends with one
-    empty batch, the mark, even when the topic is empty. A key changed several times between two batches
-    may appear only with its last value. Removals are seen while following, never during the replay. Nothing put before
-    `table` was called is missing when the mark comes. Batches are at most 4,096 items.
+    empty batch, the mark, even when the topic is empty. A key changed several times between two batches may appear only
+    with its last value. Keys removed before the iteration began do not appear; a later removal does. Nothing put before
+    the iteration began is missing when the mark comes. Batches have at most 4,096 items. Iterate only once.
     """
 
     caught_up: asyncio.Event
@@ -143,7 +143,11 @@ class RebalanceHandler(Protocol):
 
 
 class Consumer(Protocol):
-    """One member of a consumer group: reads the partitions assigned to it. Every partition has one owner in a group."""
+    """One member of a consumer group: reads the partitions assigned to it. Every partition has one owner in a group.
+
+    Used by one task; only `commit` may be called from others. If `poll` is cancelled, nothing is lost: what it would
+    have returned comes with the next poll.
+    """
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
@@ -153,8 +157,8 @@ class Consumer(Protocol):
         """Returns the next records of the assigned partitions, ascending by offset within each partition.
 
         Waits up to `max_wait_seconds` for the first one, never longer once there is one; empty when there was none.
-        Stops after `max_bytes` of values, but returns at least one record. Poll at least every 30 s, or
-        the assignment stands still. Raises LogCorrupt, Unavailable, or what the handler raised.
+        Stops after `max_bytes` of values, but returns at least one record. Poll at least every 30 s, or the assignment
+        stands still. Raises LogCorrupt, FailedPrecondition (OFFSET_AFTER_END), Unavailable, or what the handler raised.
         """
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -165,7 +169,11 @@ class Consumer(Protocol):
         """
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Makes `poll` continue at `offset` (before the beginning: the beginning). FailedPrecondition when not owned."""
+        """Makes `poll` continue at `offset`. FailedPrecondition (reason NOT_OWNER) when it is not owned.
+
+        Before the beginning means the beginning. After the end makes `poll` raise FailedPrecondition (reason
+        OFFSET_AFTER_END): the log has lost what the caller has already seen.
+        """
 
     def position(self, topic: str, partition: int) -> int:
         """The offset of the next record that `poll` would return. FailedPrecondition when not owned."""
@@ -217,7 +225,9 @@ class MessageLog(Protocol):
         Raises LogFull and InvalidArgument (nothing was appended), Unavailable (unknown: repeat it with the same id).
         """
 
-    async def read(self, topic: str, partition: int, offset: int, max_bytes: int = 8 << 20) -> list[LogRecord]:
+    async def read(
+        self, topic: str, partition: int, offset: int, max_bytes: int = 8 << 20
+    ) -> list[LogRecord]:
         """Reads without a group from `offset` on (replay, inspection, tests); empty at the end. Does not wait.
 
         Limits as for `Consumer.poll`. An offset before the beginning means the beginning.

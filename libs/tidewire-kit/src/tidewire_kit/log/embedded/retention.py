@@ -1,0 +1,124 @@
+"""Removes the oldest segments: by age, or at the cap, and never what a retention holder has not committed.
+
+Blocking; run by the maintenance task in a worker thread, and by a committer that has met the cap. One process at a
+time does it, under a lock. Only a prefix of a topic is ever removed, a whole segment at a time.
+"""
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from tidewire_kit.log.embedded import meta, meta_thread
+from tidewire_kit.log.embedded.files import FileLock
+from tidewire_kit.log.embedded.segments import SegmentHeader, read_header
+from tidewire_kit.log.embedded.settings import EmbeddedLogSettings
+from tidewire_kit.log.embedded.topic import StreamTopic
+
+_log = logging.getLogger(__name__)
+
+_ROOM = 0.05
+"""At the cap this part of it is freed at once, so that not every commit has to ask again."""
+
+
+class _Candidate(NamedTuple):
+    """A topic's oldest segment, if it may go."""
+
+    ended_at_us: int
+    topic: StreamTopic
+    base: int
+    following: int
+
+
+class Retention:
+    """The retention of all topics that this process knows."""
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: EmbeddedLogSettings,
+        topics: Callable[[], Iterable[StreamTopic]],
+    ) -> None:
+        self._lock_path = directory / "retention.lock"
+        self._database = directory / "meta.db"
+        self._settings = settings
+        self._topics = topics
+
+    def expire(self) -> int:
+        """Removes what is committed and older than its topic's retention; returns the bytes removed."""
+        return self._run(lambda candidate, _removed: self._is_expired(candidate))
+
+    def make_room(self, needed_bytes: int, cap_bytes: int) -> int:
+        """Removes the oldest committed segments until `needed_bytes` fit below the cap; returns the bytes removed."""
+        held = sum(topic.held_bytes() for topic in self._topics())
+        excess = held + needed_bytes - int(cap_bytes * (1 - _ROOM))
+        return self._run(lambda _candidate, removed: removed < excess, roll=True)
+
+    def _run(self, wanted: Callable[[_Candidate, int], bool], *, roll: bool = False) -> int:
+        lock = FileLock(self._lock_path)
+        try:
+            with lock, contextlib.closing(meta_thread.connect(self._database)) as connection:
+                return self._remove(connection, wanted, roll=roll)
+        finally:
+            lock.close()
+
+    def _remove(
+        self, connection: sqlite3.Connection, wanted: Callable[[_Candidate, int], bool], *, roll: bool
+    ) -> int:
+        removed = 0
+        floors = {topic.shape.name: self._floors(connection, topic) for topic in self._topics()}
+        while True:
+            candidates = [
+                candidate
+                for topic in self._topics()
+                if (candidate := self._oldest(topic, floors[topic.shape.name], roll=roll)) is not None
+                and wanted(candidate, removed)
+            ]
+            if not candidates:
+                return removed
+            oldest = min(candidates)
+            shape = oldest.topic.shape
+            shape.segment_path(oldest.base).unlink(missing_ok=True)
+            shape.index_path(oldest.base).unlink(missing_ok=True)
+            removed += oldest.following - oldest.base
+            _log.info("removed segment %016x of %s", oldest.base, shape.name)
+
+    def _floors(self, connection: sqlite3.Connection, topic: StreamTopic) -> list[Mapping[int, int]]:
+        return meta.holders_offsets(connection, topic.row.id, self._settings.retention_holders)
+
+    def _oldest(
+        self, topic: StreamTopic, floors: list[Mapping[int, int]], *, roll: bool
+    ) -> _Candidate | None:
+        bases = topic.shape.bases()
+        active = topic.durable().segment_base
+        if not bases or bases[0] > active:
+            return None
+        begin = read_header(topic.shape, bases[0])
+        if bases[0] == active:
+            # Nothing is closed. When room is needed and all of it is done with, the active segment may go as well.
+            if (
+                not roll
+                or not _is_committed(topic.durable().offsets, begin, floors)
+                or not topic.appender.roll()
+            ):
+                return None
+            bases = topic.shape.bases()
+        following = read_header(topic.shape, bases[1])
+        if not _is_committed(following.offsets, begin, floors):
+            return None
+        return _Candidate(following.created_at_us, topic, bases[0], bases[1])
+
+    def _is_expired(self, candidate: _Candidate) -> bool:
+        age_us = self._settings.clock_us() - candidate.ended_at_us
+        return age_us > candidate.topic.row.retention_seconds * 1e6
+
+
+def _is_committed(ends: Iterable[int], begin: SegmentHeader, floors: list[Mapping[int, int]]) -> bool:
+    """Whether every holder has committed everything from `begin` up to `ends`."""
+    return all(
+        end <= max(floor.get(partition, 0), begin.offsets[partition])
+        for floor in floors
+        for partition, end in enumerate(ends)
+    )
