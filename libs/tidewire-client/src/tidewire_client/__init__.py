@@ -1,1 +1,91 @@
-"""SDK of Tidewire: administration, devices, queries."""
+"""SDK of Tidewire: administration, devices, queries.
+
+    from datetime import timedelta, datetime, UTC
+    from tidewire_client import AdminClient, Connection, QueryClient, TelemetryPublisher
+
+    with Connection("127.0.0.1:7001", token=TOKEN, tenant="demo") as connection:
+        AdminClient(connection).create_device("sensor-1")
+        with TelemetryPublisher(connection) as publisher:
+            publisher.add("sensor-1", None, {"temperature": 21.5})
+        hour_ago = datetime.now(UTC) - timedelta(hours=1)
+        print(QueryClient(connection).read_series("sensor-1", start=hour_ago)["temperature"])
+
+Each class has an asynchronous twin with the prefix `Async`. A device with its own key uses `DevicePublisher`.
+"""
+
+from tidewire_client.admin import AsyncAdminClient, new_device
+from tidewire_client.blocking import (
+    AdminClient,
+    Connection,
+    DevicePublisher,
+    QueryClient,
+    TelemetryPublisher,
+)
+from tidewire_client.connect import AsyncConnection
+from tidewire_client.errors import (
+    AlreadyExists,
+    BufferFull,
+    Conflict,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    PublisherClosed,
+    ResourceExhausted,
+    TidewireError,
+    Unauthenticated,
+    Unavailable,
+)
+from tidewire_client.health import Health, check_all
+from tidewire_client.keys import generate_private_key, load_private_key, public_key_pem, save_private_key
+from tidewire_client.publisher import AsyncDevicePublisher, AsyncTelemetryPublisher
+from tidewire_client.query import Aggregate, AsyncQueryClient, Latest, Series, SeriesColumns
+from tidewire_client.results import BatchResult, Refusal, Totals
+from tidewire_client.tokens import DeviceKey, FileToken, StaticToken, TokenSource
+
+__all__ = [
+    "AdminClient",
+    "Aggregate",
+    "AlreadyExists",
+    "AsyncAdminClient",
+    "AsyncConnection",
+    "AsyncDevicePublisher",
+    "AsyncQueryClient",
+    "AsyncTelemetryPublisher",
+    "BatchResult",
+    "BufferFull",
+    "Conflict",
+    "Connection",
+    "DeadlineExceeded",
+    "DeviceKey",
+    "DevicePublisher",
+    "FailedPrecondition",
+    "FileToken",
+    "Health",
+    "InternalError",
+    "InvalidArgument",
+    "Latest",
+    "NotFound",
+    "PermissionDenied",
+    "PublisherClosed",
+    "QueryClient",
+    "Refusal",
+    "ResourceExhausted",
+    "Series",
+    "SeriesColumns",
+    "StaticToken",
+    "TelemetryPublisher",
+    "TidewireError",
+    "TokenSource",
+    "Totals",
+    "Unauthenticated",
+    "Unavailable",
+    "check_all",
+    "generate_private_key",
+    "load_private_key",
+    "new_device",
+    "public_key_pem",
+    "save_private_key",
+]
