@@ -2,7 +2,7 @@
 
 A settings class has a `PREFIX` and, under each field, a docstring with its unit, range, default and the default's
 reason. The variable of a field is PREFIX + the field's name in capitals. `load` reads them, `describe` makes the rows
-of docs/reference/settings.md out of the docstrings. A bad value is `InvalidArgument` naming the variable and the remedy.
+of docs/reference/settings.md out of the docstrings. A bad value is `InvalidArgument` naming variable and remedy.
 """
 
 import ast
@@ -28,10 +28,9 @@ _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "KEY")
 
 
 class SettingsClass(Protocol):
-    """A frozen dataclass with a PREFIX."""
+    """A frozen dataclass with a PREFIX. What no dataclass is fails in `dataclasses.fields`."""
 
     PREFIX: ClassVar[str]
-    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 def setting[T](
@@ -58,7 +57,7 @@ def load[S: SettingsClass](cls: type[S], environ: Mapping[str, str]) -> S:
     """
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
+    for field in _fields(cls):
         variable = variable_of(cls, field.name)
         text = environ.get(variable, "")
         if text:
@@ -83,7 +82,7 @@ def unknown_variables(environ: Mapping[str, str], classes: Iterable[type[Setting
     of plain TIDEWIRE_ only near misses are returned.
     """
     classes = list(classes)
-    known = [variable_of(cls, field.name) for cls in classes for field in dataclasses.fields(cls)]
+    known = [variable_of(cls, field.name) for cls in classes for field in _fields(cls)]
     shortest = min(cls.PREFIX for cls in classes)
     found: dict[str, str] = {}
     for variable in environ:
@@ -112,7 +111,7 @@ def describe(cls: type[SettingsClass]) -> list[SettingRow]:
     docs = _field_docs(cls)
     hints = typing.get_type_hints(cls)
     rows = []
-    for field in dataclasses.fields(cls):
+    for field in _fields(cls):
         if field.name not in docs:
             raise TypeError(f"{cls.__qualname__}.{field.name} has no docstring under it")
         default = field.metadata.get("shown", field.default)
@@ -192,6 +191,10 @@ class CommonSettings:
 
     log_cap_bytes: int = setting(0, minimum=0)
     """Most bytes of the embedded log. 0: the smaller of 20 % of the disk and 20 GiB."""
+
+
+def _fields(cls: type[SettingsClass]) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)  # type: ignore[arg-type]  # as SettingsClass says
 
 
 def _parse(hint: Any, variable: str, text: str) -> Any:

@@ -3,7 +3,7 @@
 Made by `TokenVerifier.verify`; handed to servicers as `Call.caller`. Nothing in it comes from a request's body.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -33,6 +33,19 @@ USER_ROLES = frozenset(Role) - {Role.DEVICE}
 """The roles that a user's or service's token may name."""
 
 
+@dataclass(slots=True)
+class Admission:
+    """What a verified token rests on, and at which generation of the directory that was last found to be there.
+
+    Kept and updated by `TokenVerifier` only.
+    """
+
+    key_id: str
+    credential: bytes | None
+    """Uid of the device's credential; None: a user's or service's token."""
+    generation: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
     """A verified caller. Compared by identity: one object per token for as long as the token is cached."""
@@ -52,6 +65,8 @@ class Caller:
     """16 bytes, the scope of batch ids: the device's uid, or a hash of tenant and subject."""
     expires_at_us: int
     """Unix µs after which the token does not hold."""
+    admission: Admission | None = field(default=None, repr=False)
+    """The verifier's own note. None: not made by a verifier, as in tests of use cases; then only the expiry counts."""
 
 
 def publisher_uid_of(tenant: TenantId | None, subject: str) -> bytes:

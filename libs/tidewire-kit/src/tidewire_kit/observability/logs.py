@@ -1,8 +1,8 @@
 """Structured logs: one event per line, as JSON or, at a terminal, as text.
 
-`configure` is called once by `tidewire_kit.service.run`; everybody else calls `get_logger(__name__)` and logs an event's
-name with key-values. Tenant and trace id are bound at the edge. Payloads are never logged; values under names that
-hold secrets are replaced.
+`configure` is called once by `tidewire_kit.service.run`; everybody else calls `get_logger(__name__)` and logs the name
+of an event with key-values. Tenant and trace id are bound at the edge. Payloads are never logged; values whose names
+say that they are secret are replaced.
 """
 
 import logging

@@ -1,0 +1,173 @@
+"""The data directory of the embedded backend: made, checked and locked here, before anything is opened in it.
+
+    VERSION     the format's version, a number
+    log/        the message log          registry/  the registry's database      storage/  blocks and catalog
+    keys/       signing key and tokens   run/       endpoints, sockets, locks: nothing that outlives the processes
+
+Called by `tidewire_kit.service.run`, by `tidewire up` (which also takes the exclusive lock) and by the registry's
+bootstrap (which fills `keys/`).
+"""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tidewire_kit.errors import FailedPrecondition
+
+FORMAT_VERSION: Final = 1
+_ROOMS = ("log", "registry", "storage", "keys", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """An opened data directory; all paths are absolute and exist, except files that somebody has yet to write."""
+
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        """The message log's."""
+        return self.root / "log"
+
+    @property
+    def registry(self) -> Path:
+        """The registry's."""
+        return self.root / "registry"
+
+    @property
+    def storage(self) -> Path:
+        """The storage service's."""
+        return self.root / "storage"
+
+    @property
+    def keys(self) -> Path:
+        """Keys and tokens; readable by its owner only."""
+        return self.root / "keys"
+
+    @property
+    def run(self) -> Path:
+        """What lives as long as the processes."""
+        return self.root / "run"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """The platform's ES256 private key, PEM, mode 0600."""
+        return self.keys / "signing.pem"
+
+    @property
+    def service_token_file(self) -> Path:
+        """The token by which services call one another."""
+        return self.keys / "service.token"
+
+    @property
+    def admin_token_file(self) -> Path:
+        """The token of the first platform administrator."""
+        return self.keys / "admin.token"
+
+    @property
+    def endpoints_file(self) -> Path:
+        """Where the services of this platform listen."""
+        return self.run / "endpoints.json"
+
+
+def open_data_dir(path: Path) -> DataDir:
+    """Returns the directory, created when missing. Safe to call from many processes at once.
+
+    Raises FailedPrecondition: DATA_DIR_NOT_WRITABLE, DATA_DIR_TOO_NEW (written by a newer version of this software), or
+    DATA_DIR_FOREIGN (it holds something else).
+    """
+    data_dir = DataDir(Path(path).expanduser().absolute())
+    try:
+        data_dir.root.mkdir(parents=True, exist_ok=True, mode=0o750)
+        _check_version(data_dir.root)
+        for room in _ROOMS:
+            (data_dir.root / room).mkdir(exist_ok=True, mode=0o700 if room == "keys" else 0o750)
+        with tempfile.TemporaryFile(dir=data_dir.run):
+            pass
+    except OSError as error:
+        raise FailedPrecondition(
+            f"the data directory {data_dir.root} cannot be used: {error.strerror or error}; make it a directory that "
+            "this user can write, or set TIDEWIRE_DATA_DIR to another",
+            reason="DATA_DIR_NOT_WRITABLE",
+            subject=str(data_dir.root),
+        ) from error
+    return data_dir
+
+
+@contextlib.contextmanager
+def exclusive_platform(data_dir: DataDir) -> Iterator[None]:
+    """Holds `run/up.lock` for as long as the platform runs. FailedPrecondition (PLATFORM_RUNNING) if another holds it.
+
+    The kernel gives the lock back when the process ends, however it ends.
+    """
+    path = data_dir.run / "up.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise FailedPrecondition(
+                f"a platform is already running on {data_dir.root} (process {holder or 'unknown'}); stop it, or set "
+                "TIDEWIRE_DATA_DIR to another directory",
+                reason="PLATFORM_RUNNING",
+                subject=str(data_dir.root),
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Writes a key or token: mode 0600 from the first byte on, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _check_version(root: Path) -> None:
+    file = root / "VERSION"
+    try:
+        text = file.read_text().strip()
+    except FileNotFoundError:
+        if any((root / room).exists() for room in ("log", "registry", "storage")):
+            raise _foreign(root, "has no VERSION file beside its data") from None
+        # Another process may do the same at the same moment: both write the same.
+        descriptor, temporary = tempfile.mkstemp(dir=root, prefix=".VERSION.")
+        with os.fdopen(descriptor, "w") as new:
+            new.write(f"{FORMAT_VERSION}\n")
+            new.flush()
+            os.fsync(new.fileno())
+        os.replace(temporary, file)
+        return
+    if not text.isdecimal():
+        raise _foreign(root, "has a VERSION file that holds no number")
+    if int(text) > FORMAT_VERSION:
+        raise FailedPrecondition(
+            f"the data directory {root} has format {text}, this software knows formats up to {FORMAT_VERSION}; use the "
+            "newer version that wrote it, or set TIDEWIRE_DATA_DIR to another directory",
+            reason="DATA_DIR_TOO_NEW",
+            subject=str(root),
+        )
+
+
+def _foreign(root: Path, why: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"the data directory {root} {why}; restore it, or set TIDEWIRE_DATA_DIR to another directory",
+        reason="DATA_DIR_FOREIGN",
+        subject=str(root),
+    )

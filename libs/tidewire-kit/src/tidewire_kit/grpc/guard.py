@@ -1,0 +1,85 @@
+"""What every call of a process passes, and how a stopping process lets go of the calls it has.
+
+One `Guard` per process, made by `tidewire_kit.service.run`, used by `service_handler` and `Server`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from tidewire_kit.identity.verifier import TokenVerifier
+from tidewire_kit.observability.metrics import RpcMetrics
+
+_IDLE_POLL_SECONDS = 0.01
+
+
+class Guard:
+    """The verifier of tokens, the metrics, the calls in flight, and whether new ones are taken."""
+
+    __slots__ = ("draining", "in_flight", "metrics", "streams", "verifier")
+
+    def __init__(self, verifier: TokenVerifier, metrics: RpcMetrics) -> None:
+        self.verifier = verifier
+        self.metrics = metrics
+        self.in_flight = 0
+        """Calls that are being answered."""
+        self.streams: set[DrainableRequests] = set()
+        """Open request streams."""
+        self.draining = False
+        """True once the process is stopping: new calls are refused with UNAVAILABLE, those in flight go on."""
+
+    def drain(self) -> None:
+        """Refuses new calls from now on, and ends every open request stream after what it has already delivered."""
+        self.draining = True
+        for stream in list(self.streams):
+            stream.end()
+
+    async def idle(self, seconds: float) -> bool:
+        """Waits until no call is in flight; False when `seconds` were not enough."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self.in_flight > 0:
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_IDLE_POLL_SECONDS)
+        return True
+
+
+class DrainableRequests:
+    """A client's request stream that the server can end: the servicer then answers what it has and returns.
+
+    Otherwise a stream that its client keeps open would hold up every stop, and be cut in the midst of a batch.
+    """
+
+    __slots__ = ("_reader", "_requests", "ended")
+
+    def __init__(self, requests: AsyncIterator[bytes]) -> None:
+        self._requests = aiter(requests)
+        self._reader: asyncio.Task[object] | None = None
+        self.ended = False
+        """Whether the server ended it, not the client."""
+
+    def end(self) -> None:
+        """Lets the next `anext` end the iteration, also one that is waiting now."""
+        self.ended = True
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def _is_ended(self) -> bool:
+        return self.ended  # may have changed while we waited, which a type checker does not see
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.ended:
+            raise StopAsyncIteration
+        self._reader = task = asyncio.current_task()
+        try:
+            return await anext(self._requests)
+        except asyncio.CancelledError:
+            # Ours, and nobody else's besides: then it is the end of the stream. Otherwise it goes on its way.
+            if self._is_ended() and task is not None and task.uncancel() == 0:
+                raise StopAsyncIteration from None
+            raise
+        finally:
+            self._reader = None

@@ -1,0 +1,98 @@
+"""Health that says what is true: registered checks, polled, behind grpc.health.v1 and the page /healthz.
+
+The server is SERVING only while every check passes. A check that hangs or raises counts as failed. When the process
+stops, health turns NOT_SERVING first, so that balancers send nothing more before calls are refused.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from grpc_health.v1 import health, health_pb2
+
+from tidewire_kit.observability.logs import get_logger
+
+POLL_SECONDS: Final = 2.0
+CHECK_TIMEOUT_SECONDS: Final = 2.0
+
+Check = Callable[[], Awaitable[str | None]]
+"""Returns None when all is well, otherwise why it is not, for people."""
+
+logger = get_logger(__name__)
+
+
+class Health:
+    """The checks of a process and what they last said."""
+
+    def __init__(self, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self._poll_seconds = poll_seconds
+        self._checks: dict[str, Check] = {}
+        self._services: list[str] = []
+        self._task: asyncio.Task[None] | None = None
+        self._failures: dict[str, str] = {"start": "not checked yet"}
+        self._draining = False
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Check → why it fails; empty when the process serves."""
+        return {**self._failures, **({"drain": "stopping"} if self._draining else {})}
+
+    def add(self, name: str, check: Check) -> None:
+        """Registers a check, such as `log` or `registry-replica`."""
+        self._checks[name] = check
+
+    def serve(self, service: str) -> None:
+        """Reports health under this full service name too, not only for the whole server ("")."""
+        self._services.append(service)
+
+    async def start(self) -> None:
+        """Checks once, then every 2 s until `drain` or `close`."""
+        await self.poll()
+        self._task = asyncio.create_task(self._poll_for_ever(), name="health")
+
+    async def poll(self) -> None:
+        """Runs all checks now, side by side, and reports the outcome."""
+        names = list(self._checks)
+        outcomes = await asyncio.gather(*(self._run(self._checks[name]) for name in names))
+        failures = {name: why for name, why in zip(names, outcomes, strict=True) if why is not None}
+        if failures != self._failures:
+            log = logger.warning if failures else logger.info
+            log("health_changed", failures=failures)
+        self._failures = failures
+        await self._report()
+
+    async def drain(self) -> None:
+        """Turns NOT_SERVING for good."""
+        self._draining = True
+        await self.close()
+        await self._report()
+
+    async def close(self) -> None:
+        """Stops polling."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _poll_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            await self.poll()
+
+    async def _run(self, check: Check) -> str | None:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                return await check()
+        except TimeoutError:
+            return f"no answer within {CHECK_TIMEOUT_SECONDS:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever a check raises is its outcome
+            return f"{type(error).__name__}: {error}"
+
+    async def _report(self) -> None:
+        states = health_pb2.HealthCheckResponse
+        state = states.NOT_SERVING if self.failures else states.SERVING
+        for service in ("", *self._services):
+            await self.servicer.set(service, state)

@@ -1,0 +1,285 @@
+"""The life of a service's process, the same for all: what is opened, in which order, and how it is let go.
+
+A service's main is a parts list:
+
+    def build(ctx: ServiceContext[Settings]) -> ServiceParts: ...
+
+    def run() -> int:
+        return service.run("ingestion", Settings, build)
+
+`run` reads the settings, opens data directory, log and directory, calls `build`, starts the parts, serves, and at
+SIGTERM or SIGINT drains: NOT_SERVING, refuse, finish what was accepted, flush, acknowledge, close. Tests use
+`running_service` to do the same inside their own process.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Protocol
+
+import grpc
+from grpc import aio
+from prometheus_client import CollectorRegistry
+
+from tidewire_kit import topics
+from tidewire_kit.clock import Clock, SystemClock
+from tidewire_kit.datadir import DataDir, open_data_dir
+from tidewire_kit.directory import Directory
+from tidewire_kit.endpoints import Endpoint, add_endpoint, read_endpoints, remove_endpoint
+from tidewire_kit.errors import InvalidArgument, TidewireError
+from tidewire_kit.grpc import (
+    Check,
+    Guard,
+    Server,
+    ServerSettings,
+    TokenFile,
+    channel,
+    channel_credentials,
+    tls_files,
+)
+from tidewire_kit.identity import TokenVerifier
+from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
+from tidewire_kit.log.port import MemberProfile, MessageLog
+from tidewire_kit.observability import logs, traces
+from tidewire_kit.observability.http import MetricsServer
+from tidewire_kit.observability.metrics import RpcMetrics, new_registry
+from tidewire_kit.settings import CommonSettings, load, unknown_variables
+
+EXIT_FAILED: Final = 1
+EXIT_BAD_SETTINGS: Final = 2
+
+logger = logs.get_logger(__name__)
+
+
+class ServiceSettings(Protocol):
+    """What a service's own settings have at least."""
+
+    PREFIX: ClassVar[str]
+
+    @property
+    def port(self) -> int:
+        """Of the gRPC listener; 0: a free one."""
+
+    @property
+    def metrics_port(self) -> int:
+        """Of /metrics and /healthz; 0: a free one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceContext[S: ServiceSettings]:
+    """What every service gets; opened and ready when `build` is called, except that the directory may still replay."""
+
+    name: str
+    settings: S
+    common: CommonSettings
+    clock: Clock
+    data_dir: DataDir
+    log: MessageLog
+    directory: Directory
+    verifier: TokenVerifier
+    guard: Guard
+    metrics: CollectorRegistry
+
+    def channel_to(self, service: str) -> aio.Channel:
+        """Returns a channel to another service, with TLS and the service token as the settings say.
+
+        The address is the data directory's when that service runs there; otherwise, for the registry, the setting
+        TIDEWIRE_ENDPOINT. Make it late (at the first call): the other service may still be starting.
+        """
+        endpoints = read_endpoints(self.data_dir).get(service, [])
+        address = endpoints[0].address if endpoints else self.common.endpoint
+        tls = channel_credentials(self.common.tls_ca_file) if self.common.tls_cert_file else None
+        return channel(
+            address, tls, TokenFile(self.common.service_token_file or self.data_dir.service_token_file)
+        )
+
+
+async def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """What a service is made of, in the order in which `run` uses it."""
+
+    handlers: Sequence[grpc.GenericRpcHandler]
+    """Made by `service_handler`."""
+    start: Callable[[], Awaitable[None]] = _nothing
+    """Awaited before serving, with the directory replayed: open stores, start consumers and producers."""
+    drain: Callable[[], Awaitable[None]] = _nothing
+    """Awaited when no call is in flight any more: stop consumers, flush, commit."""
+    close: Callable[[], Awaitable[None]] = _nothing
+    """Awaited last, also when `start` failed: close stores. The log is still open."""
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    """Health checks, by name, besides those of the log and the replica."""
+
+
+type Build[S: ServiceSettings] = Callable[[ServiceContext[S]], ServiceParts]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """A service that serves."""
+
+    address: str
+    metrics_address: str
+    parts: ServiceParts
+    server: Server
+    directory: Directory
+    log: MessageLog
+
+
+def run[S: ServiceSettings](
+    name: str, settings_cls: type[S], build: Build[S], environ: Mapping[str, str] | None = None
+) -> int:
+    """Runs a service until SIGTERM or SIGINT; returns the exit status: 0 stopped in order, 1 failed, 2 bad settings.
+
+    `--check-config` on the command line only checks the settings.
+    """
+    environ = dict(os.environ) if environ is None else environ
+    try:
+        common = load(CommonSettings, environ)
+        settings = load(settings_cls, environ)
+        tls_files(common)
+    except InvalidArgument as error:
+        sys.stderr.write(f"tidewire-{name}: {error.message}\n")
+        return EXIT_BAD_SETTINGS
+    if "--check-config" in sys.argv[1:]:
+        return 0
+    logs.configure(name, level=common.log_level, form=common.log_format)
+    for variable, near in unknown_variables(environ, (CommonSettings, settings_cls)).items():
+        logger.warning("setting_unknown", variable=variable, did_you_mean=near)
+    stop_traces = traces.configure(name, environ)
+    try:
+        asyncio.run(_serve(name, settings, common, build))
+    except InvalidArgument as error:
+        logger.error("start_failed", error=error.message, reason=error.reason)
+        return EXIT_BAD_SETTINGS
+    except TidewireError as error:
+        logger.error("start_failed", error=error.message, reason=error.reason)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_FAILED  # a second Ctrl-C: the user did not want to wait for the drain
+    finally:
+        stop_traces()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def running_service[S: ServiceSettings](
+    name: str,
+    settings: S,
+    common: CommonSettings,
+    build: Build[S],
+    *,
+    clock: Clock | None = None,
+    log: MessageLog | None = None,
+) -> AsyncIterator[RunningService]:
+    """A service inside this process and loop, serving within the block, drained and closed after it.
+
+    `log` is one that is already started and stays open; None opens the data directory's.
+    """
+    clock = clock or SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        data_dir = open_data_dir(common.data_dir)
+        if log is None:
+            log = EmbeddedLog(data_dir.root, EmbeddedLogSettings(log_cap_bytes=common.log_cap_bytes or None))
+            await log.start()
+            stack.push_async_callback(log.close)
+        await log.ensure_topics(topics.specs(common.partitions))
+        directory = Directory(log, clock, log.partitions(topics.TELEMETRY))
+        await directory.start()
+        stack.push_async_callback(directory.close)
+        metrics = new_registry()
+        guard = Guard(TokenVerifier(directory, clock), RpcMetrics(metrics))
+        server = Server(
+            _server_settings(settings, common), tls_files(common), guard, jitter=random.uniform(-1, 1)
+        )
+        stack.push_async_callback(server.stop)
+        metrics_server = MetricsServer(metrics, lambda: server.health.failures)
+        metrics_address = await metrics_server.start(
+            common.host, settings.metrics_port, f"{settings.PREFIX}METRICS_PORT"
+        )
+        stack.push_async_callback(metrics_server.close)
+
+        context = ServiceContext(
+            name, settings, common, clock, data_dir, log, directory, guard.verifier, guard, metrics
+        )
+        parts = build(context)
+        stack.push_async_callback(parts.close)
+        for handler in parts.handlers:
+            server.add(handler)
+        server.health.add("log", _log_check(log))
+        for check_name, check in parts.checks.items():
+            server.health.add(check_name, check)
+        await directory.ready()
+        await parts.start()
+        address = await server.start()
+        endpoint = Endpoint(address, metrics_address, os.getpid())
+        add_endpoint(data_dir, name, endpoint)
+        stack.callback(remove_endpoint, data_dir, name, endpoint)
+        await log.announce(MemberProfile(name, {"grpc": address, "metrics": metrics_address}))
+        logger.info(
+            "serving", address=address, metrics_address=metrics_address, failures=server.health.failures
+        )
+        try:
+            yield RunningService(address, metrics_address, parts, server, directory, log)
+        finally:
+            remove_endpoint(data_dir, name, endpoint)
+            await _drain(server, parts, common.drain_seconds)
+
+
+async def _serve[S: ServiceSettings](name: str, settings: S, common: CommonSettings, build: Build[S]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stopping, number)
+    async with running_service(name, settings, common, build):
+        await stopping.wait()
+        logger.info("stopping")
+    logger.info("stopped")
+
+
+def _on_signal(stopping: asyncio.Event, number: int) -> None:
+    if stopping.is_set() and number == signal.SIGINT:
+        raise KeyboardInterrupt
+    stopping.set()
+
+
+async def _drain(server: Server, parts: ServiceParts, seconds: float) -> None:
+    """Lets go in order, within `seconds` altogether; what was not accepted by then is refused, never half done."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    # A third is kept for the parts: their commits matter more than the last open calls.
+    if not await server.drain(seconds * 2 / 3):
+        logger.warning("drain_incomplete", calls_in_flight=True)
+    await server.stop(0.1)
+    try:
+        async with asyncio.timeout_at(deadline):
+            await parts.drain()
+    except TimeoutError:
+        logger.error("drain_timed_out", seconds=seconds)
+
+
+def _log_check(log: MessageLog) -> Check:
+    async def check() -> str | None:
+        await log.end_offsets(topics.TELEMETRY)
+        return None
+
+    return check
+
+
+def _server_settings(settings: ServiceSettings, common: CommonSettings) -> ServerSettings:
+    return ServerSettings(
+        host=common.host,
+        port=settings.port,
+        port_variable=f"{settings.PREFIX}PORT",
+        insecure=common.insecure,
+        reflection=common.reflection,
+        max_connection_age_seconds=common.max_connection_age_seconds,
+    )
