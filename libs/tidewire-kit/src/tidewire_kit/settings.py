@@ -187,7 +187,8 @@ class CommonSettings:
     """Longest time that a stopping process takes for what it has accepted. Below Kubernetes' 30 s before SIGKILL."""
 
     partitions: int = setting(16, minimum=1, maximum=1024)
-    """Partitions of a topic when it is first created; an existing topic keeps its own. More than cores ever used."""
+    """Partitions of the telemetry topic, fixed when it is created: another number is refused after that. Default: more
+    than the cores of one machine that could share the work."""
 
     log_cap_bytes: int = setting(0, minimum=0)
     """Most bytes of the embedded log. 0: the smaller of 20 % of the disk and 20 GiB."""

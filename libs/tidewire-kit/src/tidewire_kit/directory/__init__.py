@@ -1,6 +1,6 @@
 """The directory: a replica of the registry's topic in every process."""
 
-from tidewire_kit.directory.replica import FRESH_SECONDS, Directory
+from tidewire_kit.directory.replica import FRESH_SECONDS, Directory, TableSource
 from tidewire_kit.directory.table import DeviceTable
 from tidewire_kit.directory.views import (
     CredentialView,
@@ -19,6 +19,7 @@ __all__ = [
     "Quotas",
     "Retention",
     "SigningKeyView",
+    "TableSource",
     "TenantView",
     "Tombstone",
 ]

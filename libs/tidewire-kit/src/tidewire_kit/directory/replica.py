@@ -7,7 +7,7 @@ and cheap. State is only ever replaced by state of the same or a higher revision
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -27,7 +27,7 @@ from tidewire_kit.directory.views import (
 )
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.ids import TenantId, Uid
-from tidewire_kit.log.port import MessageLog, TableItem
+from tidewire_kit.log.port import TableItem, TableReader
 from tidewire_kit.observability.logs import get_logger
 
 FRESH_SECONDS: Final = 8.0
@@ -41,10 +41,17 @@ ChangeCallback = Callable[[RegistryChange], None]
 logger = get_logger(__name__)
 
 
+class TableSource(Protocol):
+    """What the directory needs of a `MessageLog`."""
+
+    def table(self, topic: str) -> TableReader:
+        """See `MessageLog.table`."""
+
+
 class Directory:
     """The replica. Construct, `await start()`, `await ready()`, read; `await close()`."""
 
-    def __init__(self, log: MessageLog, clock: Clock, partitions: int) -> None:
+    def __init__(self, log: TableSource, clock: Clock, partitions: int) -> None:
         """`partitions` is the telemetry topic's count, which devices' partitions are computed with."""
         self._log = log
         self._clock = clock

@@ -82,7 +82,7 @@ def service_handler(
 
 def _method_handler(
     method: MethodDescriptor, implementation: Callable[..., Any], access: Access, guard: Guard, raw: bool
-) -> grpc.RpcMethodHandler[Any, Any]:
+) -> "grpc.RpcMethodHandler[Any, Any]":
     parse = _identity if raw else _parser(method)
     render = _identity if raw else _serialize
     door = _Door(method, access[method.name], guard)

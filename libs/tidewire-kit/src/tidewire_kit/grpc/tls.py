@@ -56,7 +56,9 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     except OSError as error:
         raise InvalidArgument("TIDEWIRE_TLS_CERT_FILE", f"cannot be read: {error}") from error
     return grpc.dynamic_ssl_server_credentials(
-        first, source.changed, require_client_authentication=files.client_ca_file is not None
+        first,
+        source.changed,  # type: ignore[arg-type]  # None, "unchanged", is allowed though not in the stub
+        require_client_authentication=files.client_ca_file is not None
     )
 
 
