@@ -73,13 +73,18 @@ class TopicAppender:
 
         Raises LogFull (no space) or Unavailable (another write error); then none of them is in the log.
         """
-        with self._mutex, self._append_lock, self._refusing():
-            state = self._settle()
-            needed = sum(frame.frame_bytes for frame in frames)
-            held = state.position - state.segment_base
-            if held > self.shape.header_bytes and held + needed > self._settings.segment_bytes:
-                state = self._roll(state)
-            return self._write(state, frames, needed)
+        with self._mutex:
+            with self._append_lock, self._refusing():
+                state = self._settle()
+                needed = sum(frame.frame_bytes for frame in frames)
+                held = state.position - state.segment_base
+                rolled = held > self.shape.header_bytes and held + needed > self._settings.segment_bytes
+                if rolled:
+                    state = self._roll(state)
+                appended = self._write(state, frames, needed)
+            if rolled:
+                self._forget_cold_segment()
+            return appended
 
     def sync(self, appended: Appended) -> bool:
         """Makes what was appended durable, and everything before it. True: readers have something new to see.
@@ -225,6 +230,11 @@ class TopicAppender:
         with self._sync_lock:
             self.tail.durable.store(fresh)
         return fresh
+
+    def _forget_cold_segment(self) -> None:
+        cold = self.shape.bases()[: -1 - self._settings.cached_segments]
+        if cold:
+            files.drop_from_cache(self.shape.segment_path(cold[-1]))
 
     # After a failed fdatasync
 

@@ -127,7 +127,7 @@ class Committer:
             offsets = appended.offsets
         except TidewireError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must not wait for ever
+        except Exception as error:  # noqa: BLE001 - the callers must not wait for ever
             failure = Unavailable("message log", f"unexpected: {error!r}")
         try:
             self._loop.call_soon_threadsafe(_resolve, calls, offsets, failure)

@@ -1,5 +1,6 @@
 """Small file operations that the log needs done exactly right: locks, whole-file writes, vectored writes, syncing."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -83,6 +84,17 @@ def extend(descriptor: int, size: int) -> None:
         if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
             raise
         os.ftruncate(descriptor, size)
+
+
+def drop_from_cache(path: Path) -> None:
+    """Lets the kernel forget the clean pages of a file (those that somebody has mapped stay). A hint: never raises."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:

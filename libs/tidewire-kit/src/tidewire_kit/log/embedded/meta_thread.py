@@ -120,7 +120,7 @@ class MetaThread:
     ) -> "list[tuple[_Pending, Any, Exception | None]]":
         try:
             return self._run_together(connection, batch)
-        except Exception as error:  # noqa: BLE001 - given to the caller below
+        except Exception as error:  # noqa: BLE001 - given to the caller
             if len(batch) == 1:
                 failure = translated(error) if isinstance(error, sqlite3.Error) else error
                 return [(batch[0], None, failure)]

@@ -60,7 +60,9 @@ class TopicCursor:
         durable = self.durable()
         if self._position is not None:
             return max(0, durable.position - self._position)
-        return durable.position if any(durable.offsets[p] > offset for p, offset in self._next.items()) else 0
+        return (
+            durable.position if any(durable.offsets[p] != offset for p, offset in self._next.items()) else 0
+        )
 
     def read(self, max_bytes: int) -> list[LogRecord]:
         """The next records in log order, at most `max_bytes` of values (but at least one). Empty: nothing new.
@@ -152,16 +154,17 @@ class TopicCursor:
         bases = [base for base in self.shape.bases() if begin.base <= base <= durable.segment_base]
         segments: dict[int, SegmentMap] = {}
         for partition, offset in list(self._next.items()):
-            if offset > durable.offsets[partition]:
+            end = durable.offsets[partition]
+            if offset > end:
                 raise FailedPrecondition(
-                    f"offset {offset} of {self.shape.name}/{partition} lies after the end {durable.offsets[partition]}; "
+                    f"offset {offset} of {self.shape.name}/{partition} lies after the end {end}; "
                     "the log was restored from an older copy: restore the stores of that time, or seek",
                     reason="OFFSET_AFTER_END",
                     subject=f"{self.shape.name}/{partition}",
                 )
             if offset < begin.offsets[partition]:
                 offset = self._next[partition] = begin.offsets[partition]
-            if offset == durable.offsets[partition]:
+            if offset == end:
                 continue
             target = min(target, self._find(bases, segments, partition, offset, durable))
         return target
