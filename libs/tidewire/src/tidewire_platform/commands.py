@@ -1,0 +1,147 @@
+"""The commands that only the all-in-one distribution has: `up`, `demo` and `admin bootstrap`.
+
+The `tidewire` command finds them by the entry point group `tidewire.commands`. Heavy imports wait until a command runs,
+because every call of `tidewire` imports this module.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+FAILED, USAGE, UNREACHABLE, REFUSED = 1, 2, 3, 4
+
+admin = typer.Typer(help="Set up a platform: keys and first tokens.", no_args_is_help=True)
+
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="TIDEWIRE_DATA_DIR",
+        help="Directory of all data. Default: $XDG_DATA_HOME/tidewire.",
+        show_default=False,
+    ),
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Number of processes; one a core is right.")]
+
+
+def _data_dir(given: Path | None) -> Path:
+    import os
+
+    from tidewire_kit.settings import default_data_dir
+
+    return (given or default_data_dir(os.environ)).expanduser().absolute()
+
+
+def up(
+    data_dir: DataDirOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    registry_port: Port = 7001,
+    registry_metrics_port: Port = 7101,
+    ingestion_port: Port = 7002,
+    ingestion_metrics_port: Port = 7102,
+    storage_port: Port = 7003,
+    storage_metrics_port: Port = 7103,
+    ingestion_processes: Processes = 1,
+    storage_processes: Processes = 1,
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take free ports for everything.")] = False,
+) -> None:
+    """Run the whole platform here, until Ctrl-C.
+
+    Starts registry, ingestion and storage over one data directory, waits until all serve, starts again what dies, and
+    writes the context `local` for the platform's administrator.
+    """
+    from tidewire_platform.foreground import run_up
+    from tidewire_platform.specs import PlatformOptions
+
+    options = PlatformOptions(
+        data_dir=_data_dir(data_dir),
+        host=host,
+        registry_port=registry_port,
+        registry_metrics_port=registry_metrics_port,
+        ingestion_port=ingestion_port,
+        ingestion_metrics_port=ingestion_metrics_port,
+        storage_port=storage_port,
+        storage_metrics_port=storage_metrics_port,
+        ingestion_processes=ingestion_processes,
+        storage_processes=storage_processes,
+        free_ports=free_ports,
+    )
+    _run(run_up(options))
+
+
+def demo(
+    data_dir: Annotated[Path, typer.Option(help="Directory of all data.")] = Path(".tidewire"),
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="End by itself after so long; else at Ctrl-C.", show_default=False),
+    ] = None,
+    temporary: Annotated[
+        bool,
+        typer.Option("--temporary", help="In a temporary directory, on free ports; nothing is left behind."),
+    ] = False,
+    keep_times: Annotated[
+        bool,
+        typer.Option("--keep-times", help="Keep the times of the real readings instead of ending them now."),
+    ] = False,
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take free ports for everything.")] = False,
+) -> None:
+    """Show the platform at work on real readings and a simulated fleet.
+
+    Starts the platform, or attaches to the one that runs on the data directory; makes the tenant and context `demo`;
+    imports what a glucose sensor and a sea buoy have measured, replays their last day at 60× beside 200 simulated
+    meters, and shows what is accepted, refused and visible. Run again, it resumes and imports nothing twice.
+    """
+    from rich.console import Console
+
+    from tidewire_platform.demo.run import DemoOptions, run_demo
+    from tidewire_platform.specs import PlatformOptions
+
+    platform = PlatformOptions(data_dir=data_dir.expanduser().absolute(), free_ports=free_ports)
+    _run(run_demo(DemoOptions(platform, seconds, temporary, keep_times), Console()))
+
+
+@admin.command()
+def bootstrap(data_dir: DataDirOption = None) -> None:
+    """Make the signing key, the services' token and the first administrator's token; does nothing when they exist."""
+    from tidewire_registry.bootstrap import bootstrap as make_keys
+
+    from tidewire_kit.datadir import open_data_dir
+
+    async def make() -> int:
+        opened = open_data_dir(_data_dir(data_dir))
+        make_keys(opened)
+        print(f"The administrator's token is in {opened.admin_token_file}")
+        return 0
+
+    _run(make())
+
+
+def _run(work: "Coroutine[object, object, int]") -> None:
+    """Runs a command's coroutine; errors become a line that says what to do, and the exit status of their kind."""
+    from tidewire_client.errors import TidewireError as ClientError
+    from tidewire_client.errors import Unavailable as ClientUnavailable
+    from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
+    from tidewire_platform.platform import Interrupted
+
+    try:
+        status = asyncio.run(work)
+    except (TidewireError, ClientError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        if isinstance(error, InvalidArgument):
+            status = USAGE
+        elif isinstance(error, Unavailable | ClientUnavailable):
+            status = UNREACHABLE
+        elif isinstance(error, FailedPrecondition) and error.reason == "ALREADY_RUNNING":
+            status = REFUSED
+        else:
+            status = FAILED
+    except (KeyboardInterrupt, Interrupted):
+        status = 130
+    raise typer.Exit(status)

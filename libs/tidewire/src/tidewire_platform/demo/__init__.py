@@ -1,0 +1,1 @@
+"""The demonstration: real readings and a simulated fleet through the whole platform, checked at the end."""

@@ -1,0 +1,43 @@
+"""`tidewire up`: the platform in the foreground until a signal comes; a second signal does not wait for the drain."""
+
+import asyncio
+import signal
+import sys
+import time
+
+from tidewire_platform.contexts import write_context
+from tidewire_platform.platform import Platform, running_platform
+from tidewire_platform.specs import PlatformOptions
+
+LOCAL = "local"
+
+
+async def run_up(options: PlatformOptions) -> int:
+    """Runs the platform; returns the exit status. Raises TidewireError when it cannot be started."""
+    stop = asyncio.Event()
+    stop_at_signals(stop)
+    began = time.monotonic()
+    async with running_platform(options, "tidewire up", stop) as platform:
+        write_context(LOCAL, platform.endpoint, platform.data_dir.admin_token_file)
+        _announce(platform, time.monotonic() - began)
+        await stop.wait()
+        print(
+            "Stopping the services in order; once more Ctrl-C ends them at once", file=sys.stderr, flush=True
+        )
+        stop_at_signals(stop, platform)
+    return 0
+
+
+def stop_at_signals(stop: asyncio.Event, platform: Platform | None = None) -> None:
+    """Makes SIGINT, SIGTERM and SIGHUP set `stop`; with a `platform`, kill it instead."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set if platform is None else platform.kill)
+
+
+def _announce(platform: Platform, seconds: float) -> None:
+    print(f"Tidewire serves after {seconds:.1f} s from {platform.data_dir.root}")
+    for name, endpoint in platform.endpoints.items():
+        metrics = f", metrics http://{endpoint.metrics_address}/metrics" if endpoint.metrics_address else ""
+        print(f"  {name:<14} {endpoint.address}{metrics}")
+    print(f"Context `{LOCAL}`: tidewire --context {LOCAL} status. Ctrl-C stops in order.", flush=True)

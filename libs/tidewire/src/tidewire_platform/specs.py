@@ -1,0 +1,105 @@
+"""Which processes make up the embedded platform, and what each is told; `up` and `demo` fill in the options.
+
+Everything a service is told goes through its environment, as `TIDEWIRE_*` settings. Secrets go by file in the data
+directory, so that neither `ps` nor an environment dump shows them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Service = Literal["registry", "ingestion", "storage"]
+
+SERVICES: tuple[Service, ...] = ("registry", "ingestion", "storage")
+
+DEFAULT_PORTS: Mapping[Service, tuple[int, int]] = {
+    "registry": (7001, 7101),
+    "ingestion": (7002, 7102),
+    "storage": (7003, 7103),
+}
+"""Service → (gRPC port, metrics port) of its first process; further ones take free ports."""
+
+STOP_ORDER: tuple[Service, ...] = ("ingestion", "storage", "registry")
+"""Nothing comes in any more, then what came in is written, then the one that the others ask goes."""
+
+_CLIENT_VARIABLES = ("TIDEWIRE_ENDPOINT", "TIDEWIRE_TOKEN", "TIDEWIRE_TENANT")
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformOptions:
+    """What the user may choose about an embedded platform. Port 0 takes a free one."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    registry_port: int = 7001
+    registry_metrics_port: int = 7101
+    ingestion_port: int = 7002
+    ingestion_metrics_port: int = 7102
+    storage_port: int = 7003
+    storage_metrics_port: int = 7103
+    ingestion_processes: int = 1
+    storage_processes: int = 1
+    free_ports: bool = False
+
+    def ports(self, service: Service) -> tuple[int, int]:
+        """(gRPC port, metrics port) of the first process of `service`."""
+        if self.free_ports:
+            return (0, 0)
+        if service == "registry":
+            return (self.registry_port, self.registry_metrics_port)
+        if service == "ingestion":
+            return (self.ingestion_port, self.ingestion_metrics_port)
+        return (self.storage_port, self.storage_metrics_port)
+
+    def processes(self, service: Service) -> int:
+        """How many processes of `service` to run."""
+        if service == "ingestion":
+            return self.ingestion_processes
+        return self.storage_processes if service == "storage" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process to run. `name` is unique, shown in logs and names its log file."""
+
+    name: str
+    service: Service
+    host: str
+    port: int
+    metrics_port: int
+
+    @property
+    def module(self) -> str:
+        """The module that `python -m` runs."""
+        return f"tidewire_{self.service}"
+
+
+def process_specs(options: PlatformOptions) -> list[ProcessSpec]:
+    """The processes of a platform, in the order in which they are started."""
+    specs = []
+    for service in SERVICES:
+        count = options.processes(service)
+        for number in range(1, count + 1):
+            name = service if count == 1 else f"{service}-{number}"
+            port, metrics_port = options.ports(service) if number == 1 else (0, 0)
+            specs.append(ProcessSpec(name, service, options.host, port, metrics_port))
+    return specs
+
+
+def process_environment(spec: ProcessSpec, data_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process: the caller's own, less what is meant for clients, plus what `spec` says."""
+    prefix = f"TIDEWIRE_{spec.service.upper()}_"
+    result = {name: value for name, value in environ.items() if name not in _CLIENT_VARIABLES}
+    result |= {
+        "TIDEWIRE_DATA_DIR": str(data_dir),
+        "TIDEWIRE_HOST": spec.host,
+        "TIDEWIRE_LOG_FORMAT": "json",
+        f"{prefix}PORT": str(spec.port),
+        f"{prefix}METRICS_PORT": str(spec.metrics_port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    # One event loop a process: idle helper threads and per-thread heaps would only cost memory.
+    result.setdefault("OPENBLAS_NUM_THREADS", "1")
+    result.setdefault("MALLOC_ARENA_MAX", "2")
+    return result

@@ -1,0 +1,121 @@
+"""The demo, as `make demo` and `make run` start it: ends by itself, loses nothing, resumes, imports nothing twice."""
+
+import asyncio
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tidewire_client import AsyncConnection, AsyncQueryClient, FileToken
+from tidewire_platform.demo.hints import command_lines
+from tidewire_platform.demo.sources import BUOY, GLUCOSE, load_sources
+from tidewire_testkit.whole.platform import CommandResult, UpProcess, running, until
+
+pytestmark = [pytest.mark.platform, pytest.mark.timeout(180)]
+
+SOURCES = {source.device: source for source in load_sources()}
+
+
+def test_the_real_readings_are_what_the_issue_of_the_demo_says() -> None:
+    glucose, buoy = SOURCES[GLUCOSE], SOURCES[BUOY]
+    assert (glucose.rows, buoy.rows) == (52_281, 19_226)
+    assert glucose.visible_readings(glucose.rows) < glucose.readings(
+        0, glucose.rows
+    )  # rows of one moment collapse
+    assert buoy.readings(0, buoy.rows) - buoy.visible_readings(buoy.rows) == 1
+
+
+def figure(result: CommandResult, name: str) -> int:
+    found = re.search(rf"^{name}\s+([\d,]+)", result.out, re.MULTILINE)
+    assert found, f"{name} is not in {result.out}"
+    return int(found[1].replace(",", ""))
+
+
+async def test_a_temporary_demo_ends_by_itself_with_everything_visible(data_dir: Path) -> None:
+    user = UpProcess(data_dir)
+    result = await user.command("demo", "--seconds", "6", "--temporary", seconds=90)
+    assert result.status == 0, result.out + result.err
+    assert figure(result, "accepted") > 120_000
+    assert figure(result, "lost") == figure(result, "duplicates") == figure(result, "ledger difference") == 0
+    assert "CLOCK_SKEW" in result.out
+    assert "DEVICE_UNKNOWN" in result.out
+    assert not data_dir.exists()
+    assert not (Path(user.environ["XDG_CONFIG_HOME"]) / "tidewire").exists()
+
+
+async def visible_counts(up: UpProcess) -> dict[str, int]:
+    """Visible readings of the real sensors, by device."""
+    token = FileToken(up.data_dir / "keys" / "demo.token")
+    async with AsyncConnection(up.address("registry"), token=token, tenant="demo") as connection:
+        query = AsyncQueryClient(connection)
+        counts = {}
+        for device, source in SOURCES.items():
+            answers = await query.aggregate([device], list(source.metrics), "count")
+            counts[device] = int(sum(answer.columns["count"].sum() for answer in answers))
+        return counts
+
+
+async def test_a_second_run_resumes_imports_nothing_twice_and_its_hints_work(data_dir: Path) -> None:
+    user = UpProcess(data_dir)
+    arguments = ("demo", "--data-dir", str(data_dir), "--free-ports")
+    first = await user.command(*arguments, "--seconds", "4", seconds=90)
+    assert first.status == 0, first.out + first.err
+    assert figure(first, "accepted") > 120_000
+    second = await user.command(*arguments, "--seconds", "4", seconds=90)
+    assert second.status == 0, second.out + second.err
+    assert "imported before" in second.out
+    assert figure(second, "accepted") < 20_000
+    assert figure(second, "duplicates") == figure(second, "lost") == 0
+    refused = await user.command(*arguments, "--seconds", "4", "--keep-times")
+    assert refused.status == 1
+    assert "without --keep-times" in refused.err
+
+    async with running(data_dir) as up:
+        before = await visible_counts(up)
+        for device, source in SOURCES.items():
+            assert (
+                source.visible_readings(source.rows) - 2_000
+                < before[device]
+                < source.visible_readings(source.rows)
+            )
+        attached = await up.command("demo", "--data-dir", str(data_dir), "--seconds", "3", seconds=60)
+        assert attached.status == 0, attached.out + attached.err
+        assert f"process {up.pid}" in attached.out
+        after = await visible_counts(up)
+        assert all(before[device] <= after[device] < before[device] + 100 for device in SOURCES)
+        for line in command_lines():
+            result = await up.command(*line.split()[1:])
+            assert result.status == 0, f"{line}: {result.err}"
+            assert result.out.strip(), line
+
+
+async def test_ctrl_c_stops_in_order_and_still_checks(data_dir: Path) -> None:
+    user = UpProcess(data_dir, environ={"PYTHONUNBUFFERED": "1"})
+    process = await asyncio.create_subprocess_exec(
+        *user.command_line("demo", "--data-dir", str(data_dir), "--free-ports", "--keep-times"),
+        env=user.environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    said = b""
+    while b"readings/s" not in said:
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        assert line, said
+        said += line
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    assert b"Everything acknowledged is visible, once." in out
+
+    async def all_stopped() -> bool:
+        return [entry["process"] for entry in user.log_entries() if entry["event"] == "service stopped"] == [
+            "ingestion",
+            "storage",
+            "registry",
+        ]
+
+    await until(all_stopped, "the services were stopped in order")
+    assert user.logged_errors() == []
