@@ -53,7 +53,7 @@ def split_endpoint(endpoint: str) -> tuple[str, bool | None]:
     scheme, separator, address = endpoint.rpartition("://")
     host, colon, port = address.rpartition(":")
     if (
-        tls is ...
+        scheme not in _SCHEMES
         or (separator and not scheme)
         or not colon
         or not host
