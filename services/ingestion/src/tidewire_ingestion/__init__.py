@@ -1,1 +1,1 @@
-"""Ingestion service: admits readings and makes them durable."""
+"""Ingestion: admits readings and acknowledges them when they are durable in the log."""

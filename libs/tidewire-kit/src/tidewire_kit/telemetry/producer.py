@@ -43,7 +43,7 @@ class ProducerObserver(Protocol):
     def committed(self, seconds: float, requests: int, records: int, value_bytes: int) -> None:
         """A commit became durable `seconds` after it was given to the log."""
 
-    def failed(self, error: Exception, requests: int) -> None:
+    def commit_failed(self, error: Exception, requests: int) -> None:
         """A commit failed, with all requests that it carried."""
 
 
@@ -206,7 +206,7 @@ class TelemetryProducer:
                 size = sum(len(piece) for record in records for piece in record.value)
                 self._observer.committed(self._clock.monotonic() - started, len(requests), len(records), size)
             else:
-                self._observer.failed(error, len(requests))
+                self._observer.commit_failed(error, len(requests))
 
     def _resolve(self, requests: list[_Request], error: Exception | None) -> None:
         for request in requests:

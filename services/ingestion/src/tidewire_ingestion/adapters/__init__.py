@@ -1,0 +1,1 @@
+"""Concrete adapters of ingestion's ports; only `main` names them."""

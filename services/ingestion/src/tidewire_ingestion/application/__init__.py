@@ -1,0 +1,6 @@
+"""Use cases of ingestion: they decide, and know no transport.
+
+`publish` is the use case; `admission` decides row by row, by columns, and `explain` says why; `tenants` holds what is
+remembered of each tenant, made of `quotas` and `device_metrics`; `resolution` asks for devices not seen yet;
+`sequences` counts gaps.
+"""

@@ -1,0 +1,75 @@
+"""What is remembered of each tenant between batches: metric sets, metrics per device, and token buckets."""
+
+from tidewire_ingestion.application.device_metrics import DeviceMetrics
+from tidewire_ingestion.application.quotas import DeviceBuckets, TokenBucket
+from tidewire_ingestion.domain import MAX_METRICS
+from tidewire_kit.directory import Quotas, TenantView
+from tidewire_kit.errors import InvalidArgument
+from tidewire_kit.ids import TenantId, check_metric
+from tidewire_kit.telemetry.metric_set import MetricSet
+
+_MAX_METRIC_SETS = 4_096
+
+
+class TenantState:
+    """One tenant. `refresh` before each batch, so that changed quotas hold at once."""
+
+    def __init__(self, view: TenantView) -> None:
+        self.view = view
+        self.readings = TokenBucket()
+        self.batches = TokenBucket()
+        self.device_readings = DeviceBuckets()
+        self.device_metrics = DeviceMetrics()
+        self.metrics_per_device = MAX_METRICS
+        self._quotas: Quotas | None = None
+        self._metric_sets: dict[tuple[str, ...], MetricSet | str] = {}
+
+    def refresh(self) -> None:
+        """Adopts the tenant's quotas and the size of its device table."""
+        quotas = self.view.quotas
+        if quotas is not self._quotas:
+            self._quotas = quotas
+            self.readings.configure(quotas.readings_per_second, quotas.burst_readings)
+            self.batches.configure(quotas.batches_per_second, 0)
+            self.metrics_per_device = min(quotas.metrics_per_device or MAX_METRICS, MAX_METRICS)
+            self.device_readings.configure(quotas.device_readings_per_second, 0)
+        if self.device_readings.limited:
+            capacity = len(self.view.devices.partition)
+            self.device_readings.configure(quotas.device_readings_per_second, capacity)
+
+    def metric_set(self, names: tuple[str, ...]) -> MetricSet | str:
+        """Returns the one object of these columns, or the first name that is not a metric's."""
+        known = self._metric_sets.get(names)
+        if known is None:
+            if len(self._metric_sets) >= _MAX_METRIC_SETS:
+                self._metric_sets.clear()  # a tenant with so many is a mistake of its own; no other pays for it
+            known = self._metric_sets[names] = _first_bad(names) or MetricSet(names)
+        return known
+
+
+def _first_bad(names: tuple[str, ...]) -> str:
+    for name in names:
+        try:
+            check_metric(name)
+        except InvalidArgument:
+            return repr(name)
+    return ""
+
+
+class Tenants:
+    """The states of the tenants that have published since this process started."""
+
+    def __init__(self) -> None:
+        self._states: dict[TenantId, TenantState] = {}
+
+    def state(self, view: TenantView) -> TenantState:
+        """Returns the tenant's state, refreshed."""
+        state = self._states.get(view.uid)
+        if state is None or state.view is not view:
+            state = self._states[view.uid] = TenantState(view)
+        state.refresh()
+        return state
+
+    def forget(self, tenant: TenantId) -> None:
+        """Drops what is held of a deleted tenant."""
+        self._states.pop(tenant, None)

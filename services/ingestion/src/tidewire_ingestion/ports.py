@@ -1,0 +1,33 @@
+"""What ingestion needs from the world besides the kit's log and directory."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tidewire_ingestion.domain import Reason
+from tidewire_kit.ids import TenantId
+
+
+class DeviceResolver(Protocol):
+    """Asks the registry for devices whose change has not reached this process's directory yet."""
+
+    async def resolve(self, tenant: TenantId, device_ids: Sequence[str]) -> None:
+        """Merges those of `device_ids` (valid ids, at most 10,000) that exist into the directory.
+
+        Safe to repeat. Raises Unavailable when the registry does not answer in time.
+        """
+
+
+class Observer(Protocol):
+    """Counts what happens, for operators. Must be quick and must not raise."""
+
+    def batch(self, tenant: TenantId, accepted_readings: int) -> None:
+        """A batch became durable as far as it was admitted."""
+
+    def refused(self, tenant: TenantId, reason: Reason, readings: int) -> None:
+        """Rows of that many readings were refused."""
+
+    def failed(self, tenant: TenantId, reason: str) -> None:
+        """A batch failed as a whole; `reason` is that of the error."""
+
+    def missed(self, tenant: TenantId, batches: int) -> None:
+        """By a publisher's own count, that many batches are missing."""
