@@ -1,0 +1,1 @@
+"""Implementations of the ports. Only `main` (and `bootstrap`) name them."""

@@ -1,0 +1,8 @@
+"""Use cases of the registry: they decide; they know no wire format and no driver.
+
+tenants, devices, credentials, tokens    what callers of the API may ask for, by noun
+publishing                               every change reaches the registry topic, in order
+upkeep                                   heartbeat, purge of deleted tenants, memory of requests
+requests                                 `request_id`, and repeating a decision after a conflict
+public_keys                              reading devices' keys
+"""

@@ -1,0 +1,78 @@
+"""The registry's parts, and how they are put together: the only module that names adapters."""
+
+import sys
+
+from tidewire.registry.v1 import registry_pb2
+from tidewire_kit import service
+from tidewire_kit.errors import InvalidArgument
+from tidewire_kit.grpc import service_handler
+from tidewire_kit.ids import new_uid
+from tidewire_kit.service import ServiceContext, ServiceParts
+from tidewire_registry.access import ACCESS
+from tidewire_registry.adapters.embedded import EmbeddedStore
+from tidewire_registry.adapters.log_topic import LogTopic
+from tidewire_registry.adapters.platform import GrpcStorageUsage, LivePlatform, SigningTokenMaker
+from tidewire_registry.application.credentials import Credentials
+from tidewire_registry.application.device_creation import DeviceCreation
+from tidewire_registry.application.devices import Devices
+from tidewire_registry.application.publishing import Publisher
+from tidewire_registry.application.tenants import Tenants
+from tidewire_registry.application.tokens import Tokens
+from tidewire_registry.application.upkeep import Upkeep
+from tidewire_registry.bootstrap import bootstrap, read_signer
+from tidewire_registry.domain.changes import SigningKey
+from tidewire_registry.grpc_api import RegistryServicer, UseCases
+from tidewire_registry.metrics import RegistryMetrics
+from tidewire_registry.settings import Settings
+
+
+def build(ctx: ServiceContext[Settings]) -> ServiceParts:
+    """The registry of one process. Raises FailedPrecondition or InvalidArgument when it has no signing key."""
+    key_file = ctx.common.signing_key_file
+    if key_file is None and ctx.common.backend != "embedded":
+        raise InvalidArgument(
+            "TIDEWIRE_SIGNING_KEY_FILE",
+            f"is not set; the {ctx.common.backend} backend needs the platform's key",
+        )
+    keys = bootstrap(ctx.data_dir.root, signing_key_file=key_file, clock=ctx.clock)
+    signer = read_signer(keys.signing_key_file, ctx.clock)
+
+    metrics = RegistryMetrics(ctx.metrics)
+    store = EmbeddedStore(ctx.data_dir.registry)
+    topic = LogTopic(ctx.log, ctx.clock, metrics, seen=ctx.directory.apply)
+    storage = GrpcStorageUsage(lambda: ctx.channel_to("storage"), ctx.clock)
+    publisher = Publisher(store, topic, ctx.clock, metrics, ctx.settings.sweep_seconds)
+    upkeep = Upkeep(store, topic, ctx.clock, SigningKey(signer.key_id, signer.public_key_pem))
+    servicer = RegistryServicer(
+        UseCases(
+            Tenants(store, publisher, storage, ctx.clock, new_uid, upkeep.purge_soon),
+            Devices(store, publisher, ctx.clock),
+            DeviceCreation(store, publisher, ctx.clock, new_uid),
+            Credentials(store, publisher, ctx.clock, new_uid),
+            Tokens(store, SigningTokenMaker(signer)),
+            LivePlatform(ctx.log, ctx.data_dir),
+        )
+    )
+
+    async def start() -> None:
+        await store.start()
+        await publisher.start()
+        await upkeep.start()
+
+    async def close() -> None:
+        await upkeep.close()
+        await publisher.close()
+        await storage.close()
+        await store.close()
+
+    async def check_publishing() -> str | None:
+        return f"publishing fails: {publisher.failing}" if publisher.failing else None
+
+    descriptor = registry_pb2.DESCRIPTOR.services_by_name["RegistryService"]
+    handler = service_handler(descriptor, servicer, ACCESS, ctx.guard)
+    return ServiceParts([handler], start=start, close=close, checks={"publishing": check_publishing})
+
+
+def run() -> None:
+    """Runs the service until it is told to stop."""
+    sys.exit(service.run("registry", Settings, build))
