@@ -4,7 +4,7 @@ One `Guard` per process, made by `tidewire_kit.service.run`, used by `service_ha
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 from tidewire_kit.identity.verifier import TokenVerifier
 from tidewire_kit.observability.metrics import RpcMetrics
@@ -50,10 +50,11 @@ class DrainableRequests:
     Otherwise a stream that its client keeps open would hold up every stop, and be cut in the midst of a batch.
     """
 
-    __slots__ = ("_reader", "_requests", "ended")
+    __slots__ = ("_iterator", "_reader", "_requests", "ended")
 
-    def __init__(self, requests: AsyncIterator[bytes]) -> None:
-        self._requests = aiter(requests)
+    def __init__(self, requests: AsyncIterable[bytes]) -> None:
+        self._requests = requests
+        self._iterator: AsyncIterator[bytes] | None = None
         self._reader: asyncio.Task[object] | None = None
         self.ended = False
         """Whether the server ended it, not the client."""
@@ -75,7 +76,9 @@ class DrainableRequests:
             raise StopAsyncIteration
         self._reader = task = asyncio.current_task()
         try:
-            return await anext(self._requests)
+            if self._iterator is None:  # made late: the library complains of one that is never used
+                self._iterator = aiter(self._requests)
+            return await anext(self._iterator)
         except asyncio.CancelledError:
             # Ours, and nobody else's besides: then it is the end of the stream. Otherwise it goes on its way.
             if self._is_ended() and task is not None and task.uncancel() == 0:
