@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-FAILED, USAGE, UNREACHABLE, REFUSED = 1, 2, 3, 4
+FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
 
 admin = typer.Typer(help="Set up a platform: keys and first tokens.", no_args_is_help=True)
 
@@ -110,13 +110,12 @@ def demo(
 @admin.command()
 def bootstrap(data_dir: DataDirOption = None) -> None:
     """Make the signing key, the services' token and the first administrator's token; does nothing when they exist."""
-    from tidewire_registry.bootstrap import bootstrap as make_keys
-
     from tidewire_kit.datadir import open_data_dir
+    from tidewire_registry.bootstrap import bootstrap as make_keys
 
     async def make() -> int:
         opened = open_data_dir(_data_dir(data_dir))
-        make_keys(opened)
+        make_keys(opened.root)
         print(f"The administrator's token is in {opened.admin_token_file}")
         return 0
 
@@ -125,23 +124,31 @@ def bootstrap(data_dir: DataDirOption = None) -> None:
 
 def _run(work: "Coroutine[object, object, int]") -> None:
     """Runs a command's coroutine; errors become a line that says what to do, and the exit status of their kind."""
+    try:
+        status = asyncio.run(work)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - raised again unless it is one of ours
+        status = _report(error)
+    raise typer.Exit(status)
+
+
+def _report(error: Exception) -> int:
+    # Imported only now: the SDK brings gRPC, which would delay every start.
     from tidewire_client.errors import TidewireError as ClientError
     from tidewire_client.errors import Unavailable as ClientUnavailable
     from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
     from tidewire_platform.platform import Interrupted
 
-    try:
-        status = asyncio.run(work)
-    except (TidewireError, ClientError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        if isinstance(error, InvalidArgument):
-            status = USAGE
-        elif isinstance(error, Unavailable | ClientUnavailable):
-            status = UNREACHABLE
-        elif isinstance(error, FailedPrecondition) and error.reason == "ALREADY_RUNNING":
-            status = REFUSED
-        else:
-            status = FAILED
-    except (KeyboardInterrupt, Interrupted):
-        status = 130
-    raise typer.Exit(status)
+    if isinstance(error, Interrupted):
+        return INTERRUPTED
+    if not isinstance(error, TidewireError | ClientError):
+        raise error
+    print(f"Error: {error}", file=sys.stderr)
+    if isinstance(error, InvalidArgument):
+        return USAGE
+    if isinstance(error, Unavailable | ClientUnavailable):
+        return UNREACHABLE
+    if isinstance(error, FailedPrecondition) and error.reason == "ALREADY_RUNNING":
+        return REFUSED
+    return FAILED

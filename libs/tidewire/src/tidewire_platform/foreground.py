@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 
-from tidewire_platform.contexts import write_context
 from tidewire_platform.platform import Platform, running_platform
 from tidewire_platform.specs import PlatformOptions
 
@@ -18,7 +17,7 @@ async def run_up(options: PlatformOptions) -> int:
     stop_at_signals(stop)
     began = time.monotonic()
     async with running_platform(options, "tidewire up", stop) as platform:
-        write_context(LOCAL, platform.endpoint, platform.data_dir.admin_token_file)
+        _write_context(platform)
         _announce(platform, time.monotonic() - began)
         await stop.wait()
         print(
@@ -35,9 +34,17 @@ def stop_at_signals(stop: asyncio.Event, platform: Platform | None = None) -> No
         loop.add_signal_handler(number, stop.set if platform is None else platform.kill)
 
 
+def _write_context(platform: Platform) -> None:
+    # Imported only now: the SDK brings gRPC, which would delay the start of the services.
+    from tidewire_cli.contexts import Context, write_context
+
+    token_file = str(platform.data_dir.admin_token_file)
+    write_context(LOCAL, Context(platform.endpoint, token_file=token_file), use=False)
+
+
 def _announce(platform: Platform, seconds: float) -> None:
     print(f"Tidewire serves after {seconds:.1f} s from {platform.data_dir.root}")
     for name, endpoint in platform.endpoints.items():
         metrics = f", metrics http://{endpoint.metrics_address}/metrics" if endpoint.metrics_address else ""
         print(f"  {name:<14} {endpoint.address}{metrics}")
-    print(f"Context `{LOCAL}`: tidewire --context {LOCAL} status. Ctrl-C stops in order.", flush=True)
+    print(f"Context `{LOCAL}`: tidewire status --context {LOCAL}. Ctrl-C stops in order.", flush=True)

@@ -1,8 +1,8 @@
 """The embedded platform as one thing that starts and stops: `up` runs it in the foreground, `demo` beside its work.
 
-Start: lock the data directory, make keys, start all processes at once, wait until each says SERVING. Stop: in the
-order of `STOP_ORDER`, each tier when the one before has ended, so that what was acknowledged is written before its
-writer goes.
+Start: lock the data directory, start all processes at once, wait until each says SERVING; the registry makes keys and
+tokens where there are none. Stop: in the order of `STOP_ORDER`, each tier when the one before has ended, so that what
+was acknowledged is written before its writer goes.
 """
 
 import asyncio
@@ -19,7 +19,6 @@ from tidewire_platform.lock import ExclusiveLock
 from tidewire_platform.logs import LogSink
 from tidewire_platform.ports import check_ports
 from tidewire_platform.process import ServiceProcess
-from tidewire_platform.serving import port_of, wait_serving
 from tidewire_platform.specs import STOP_ORDER, PlatformOptions, process_specs
 
 START_SECONDS = 60.0
@@ -36,13 +35,17 @@ class Platform:
     """The running platform. Made by `running_platform` only."""
 
     def __init__(
-        self, options: PlatformOptions, data_dir: DataDir, environ: Mapping[str, str], sink: LogSink
+        self,
+        options: PlatformOptions,
+        data_dir: DataDir,
+        settings: CommonSettings,
+        environ: Mapping[str, str],
+        sink: LogSink,
     ) -> None:
         self.options = options
         self.data_dir = data_dir
         self.sink = sink
         self.endpoints: dict[str, Endpoint] = {}
-        settings = load(CommonSettings, environ)
         self._drain_seconds = settings.drain_seconds
         self._tls_ca = settings.tls_cert_file.read_bytes() if settings.tls_cert_file else None
         self.processes = [
@@ -80,6 +83,9 @@ class Platform:
         self.sink.event("info", "platform serving", endpoint=self.endpoint)
 
     async def _wait_serving(self, process: ServiceProcess) -> None:
+        # Only now: importing gRPC takes long, and the processes are under way meanwhile.
+        from tidewire_platform.serving import port_of, wait_serving
+
         while True:
             pid = process.pid
             if pid is None:  # died, about to be started again
@@ -136,6 +142,7 @@ async def running_platform(
     Unavailable; Interrupted when `stop` is set before all serve. Whatever was started by then is stopped.
     """
     variables = os.environ if environ is None else environ
+    settings = load(CommonSettings, variables)
     data_dir = open_data_dir(options.data_dir)
     lock = ExclusiveLock(
         data_dir.run / "up.lock",
@@ -143,11 +150,8 @@ async def running_platform(
         remedy="Use that one (`tidewire status`), stop it first, or give this one another --data-dir",
     )
     with lock:
-        from tidewire_registry.bootstrap import bootstrap
-
-        bootstrap(data_dir)
         sink = LogSink(data_dir.run / "logs", terminal)
-        platform = Platform(options, data_dir, variables, sink)
+        platform = Platform(options, data_dir, settings, variables, sink)
         try:
             await _unless(stop, platform.start())
             yield platform

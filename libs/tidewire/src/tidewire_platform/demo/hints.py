@@ -22,15 +22,16 @@ def command_name(executable: Path | None = None, directory: Path | None = None) 
 
 def command_lines() -> list[str]:
     """Commands that show what the demo has brought, the simplest first."""
-    tidewire = f"{command_name()} --context {TENANT}"
-    return [
-        f"{tidewire} status",
-        f"{tidewire} query latest {METERS[0]}",
-        f"{tidewire} query series {GLUCOSE}",
-        f"{tidewire} query aggregate {BUOY} temperature",
-        f"{tidewire} device list",
-        f"{tidewire} ledger show",
-    ]
+    tidewire = command_name()
+    verbs = (
+        "status",
+        f"query latest {METERS[0]}",
+        f"query series {GLUCOSE}",
+        f"query aggregate {BUOY} temperature",
+        "device list",
+        "ledger",
+    )
+    return [f"{tidewire} {verb} --context {TENANT}" for verb in verbs]
 
 
 def next_commands() -> str:

@@ -15,11 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
+from tidewire_cli.contexts import Context, write_context
 from tidewire_client import AsyncQueryClient
 from tidewire_kit.datadir import DataDir, open_data_dir
 from tidewire_kit.endpoints import read_endpoints
 from tidewire_kit.errors import Unavailable
-from tidewire_platform.contexts import write_context
 from tidewire_platform.demo.check import Verdict, check, stored_so_far
 from tidewire_platform.demo.hints import next_commands
 from tidewire_platform.demo.publishing import REPLAY_SPEED, DemoPublisher
@@ -93,7 +93,9 @@ async def _platform(
             f"Platform serving after {time.monotonic() - began:.1f} s, registry at {platform.endpoint}"
         )
         if not options.temporary:
-            write_context(LOCAL, platform.endpoint, data_dir.admin_token_file)
+            write_context(
+                LOCAL, Context(platform.endpoint, token_file=str(data_dir.admin_token_file)), use=False
+            )
         yield platform.endpoint
         console.print("Stopping the services in order; once more Ctrl-C ends them at once")
         stop_at_signals(stop, platform)
@@ -112,7 +114,7 @@ async def _perform(
     )
     publisher.plan(now_us=time.time_ns() // 1000)
     if not options.temporary:
-        write_context(TENANT, endpoint, access.token_file, tenant=TENANT)
+        write_context(TENANT, Context(endpoint, TENANT, str(access.token_file)), use=False)
     async with access.connection() as connection:
         query = AsyncQueryClient(connection)
         before = (await stored_so_far(query) or (0, 0))[1]

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 from numpy.typing import NDArray
 
+from tidewire_cli.importing import PlanOptions, propose, read_blocks
 from tidewire_kit.errors import FailedPrecondition
 
 GLUCOSE = "glucose-sensor"
@@ -53,34 +52,30 @@ class Source:
 
 
 def load_sources() -> list[Source]:
-    """Reads both traces. FailedPrecondition when the package with the readings is not installed."""
+    """Reads both traces as `tidewire import` would, rows of one moment included. About a second.
+
+    FailedPrecondition when the package with the readings is not installed.
+    """
     directory = _directory()
-    glucose = _read(directory / "CGM.csv.gz")
-    buoy = _read(directory / "sea_surface_temperature.csv.gz")
     return [
-        Source(
-            GLUCOSE,
-            "glucose sensor, 2010, one person",
-            "glucose-sensor",
-            None,
-            ("glucose", "sensor_current"),
-            _micros(glucose["datetime"]),
-            np.stack([_floats(glucose["glucose"]), _floats(glucose["isig"])]),
+        _read(
+            directory / "CGM.csv.gz",
+            PlanOptions(device=GLUCOSE, timezone="UTC"),
+            title="glucose sensor, 2010, one person",
+            kind="glucose-sensor",
         ),
-        Source(
-            BUOY,
-            "sea surface temperature, Western Maine Shelf, 2016 to 2017",
-            "buoy",
-            (43.18, -70.43),
-            ("temperature",),
-            _micros(buoy["time (UTC)"]),
-            _floats(buoy["temperature (celsius)"]).reshape(1, -1),
+        _read(
+            directory / "sea_surface_temperature.csv.gz",
+            PlanOptions(device=BUOY),
+            title="sea surface temperature, Western Maine Shelf, 2016 to 2017",
+            kind="buoy",
+            location=(43.18, -70.43),
         ),
     ]
 
 
 def _directory() -> Path:
-    # Importing the package would import pandas and make its tables.
+    # Importing the package itself would import pandas.
     found = importlib.util.find_spec("bokeh_sampledata")
     if found is None or found.origin is None:
         raise FailedPrecondition(
@@ -90,18 +85,12 @@ def _directory() -> Path:
     return Path(found.origin).parent / "_data"
 
 
-def _read(path: Path) -> pa.Table:
-    options = pyarrow.csv.ConvertOptions(null_values=["", "nil"], strings_can_be_null=True)
-    return pyarrow.csv.read_csv(path, convert_options=options)
-
-
-def _micros(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    times: NDArray[np.int64] = column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.int64()).to_numpy()
-    order = np.argsort(times, kind="stable")
-    assert (order == np.arange(len(order))).all(), "the samples are in the order of time"
-    return times
-
-
-def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
-    return values
+def _read(
+    path: Path, options: PlanOptions, *, title: str, kind: str, location: tuple[float, float] | None = None
+) -> Source:
+    plan = propose(path, options)
+    blocks = list(read_blocks(plan))
+    times = np.concatenate([block.time_unix_us for block in blocks])
+    values = np.concatenate([block.values for block in blocks], axis=1)
+    assert (np.diff(times) >= 0).all(), "the samples are in the order of time"
+    return Source(options.device, title, kind, location, plan.metrics, times, values)
