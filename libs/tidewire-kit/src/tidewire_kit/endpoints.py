@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import psutil
-
 from tidewire_kit.datadir import DataDir
 
 
@@ -79,7 +77,16 @@ def _load(data_dir: DataDir) -> dict[str, list[Endpoint]]:
 
 def _living(endpoints: dict[str, list[Endpoint]]) -> dict[str, list[Endpoint]]:
     living = {
-        name: [entry for entry in entries if psutil.pid_exists(entry.pid)]
-        for name, entries in endpoints.items()
+        name: [entry for entry in entries if _is_alive(entry.pid)] for name, entries in endpoints.items()
     }
     return {name: entries for name, entries in living.items() if entries}
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True  # another user's
+    return True

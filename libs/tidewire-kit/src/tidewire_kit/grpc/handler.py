@@ -39,6 +39,7 @@ from tidewire_kit.grpc.status import DETAILS_KEY, internal_status, status_code, 
 from tidewire_kit.identity.caller import Caller, Role
 from tidewire_kit.observability.logs import get_logger
 from tidewire_kit.observability.metrics import MethodMetrics
+from tidewire_kit.observability.traces import Handler, traced
 
 LEAST_SECONDS: Final = 0.005
 """Calls with less time than this left are refused: nobody would be there for the answer."""
@@ -87,13 +88,18 @@ def _method_handler(
     render = _identity if raw else _serialize
     door = _Door(method, access[method.name], guard)
     # Parsing and serialising happen in the wrapper, for only there can an unreadable message get a proper error.
+    handle: Handler
+    service = method.containing_service.full_name
     match method.client_streaming, method.server_streaming:
         case False, False:
-            return grpc.unary_unary_rpc_method_handler(_unary(door, implementation, parse, render))
+            handle = traced(service, method.name, _unary(door, implementation, parse, render))
+            return grpc.unary_unary_rpc_method_handler(handle)
         case False, True:
-            return grpc.unary_stream_rpc_method_handler(_streamed(door, implementation, parse, render, False))
+            handle = traced(service, method.name, _streamed(door, implementation, parse, render, False))
+            return grpc.unary_stream_rpc_method_handler(handle)
         case True, True:
-            return grpc.stream_stream_rpc_method_handler(_streamed(door, implementation, parse, render, True))
+            handle = traced(service, method.name, _streamed(door, implementation, parse, render, True))
+            return grpc.stream_stream_rpc_method_handler(handle)
     raise TypeError(
         f"{method.full_name}: client streaming with a unary answer is not supported; stream the answer"
     )

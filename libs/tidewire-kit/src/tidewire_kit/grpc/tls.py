@@ -58,7 +58,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(
         first,
         source.changed,  # type: ignore[arg-type]  # None, "unchanged", is allowed though not in the stub
-        require_client_authentication=files.client_ca_file is not None
+        require_client_authentication=files.client_ca_file is not None,
     )
 
 

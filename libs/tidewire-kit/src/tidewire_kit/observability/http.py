@@ -44,13 +44,14 @@ class MetricsServer:
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
                 request = (await reader.readline()).decode("latin-1").split()
+                method, path = request[0], request[1].partition("?")[0]
                 for _ in range(_MAX_HEADER_LINES):
                     if (await reader.readline()).strip() == b"":
                         break
-                status, kind, body = self._page(request[0], request[1].partition("?")[0])
+                status, kind, body = self._page(method, path)
                 head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
                 writer.write(
-                    f"{head}Connection: close\r\n\r\n".encode() + (b"" if request[0] == "HEAD" else body)
+                    f"{head}Connection: close\r\n\r\n".encode() + (b"" if method == "HEAD" else body)
                 )
                 await writer.drain()
         except (TimeoutError, OSError, ValueError, IndexError):

@@ -14,6 +14,7 @@ import structlog
 
 _SECRET_NAMES = ("authorization", "token", "secret", "password", "private_key", "signing_key")
 _HIDDEN = "[hidden]"
+_FIRST = ("time", "level", "service", "event")
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -27,6 +28,11 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
         if name != "event" and any(secret in name.lower() for secret in _SECRET_NAMES):
             event[name] = _HIDDEN
     return event
+
+
+def _in_order(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What one looks for first comes first."""
+    return {**{name: event[name] for name in _FIRST if name in event}, **event}
 
 
 def configure(service: str, *, level: str = "info", form: str = "json", stream: TextIO | None = None) -> None:
@@ -56,7 +62,11 @@ def configure(service: str, *, level: str = "info", form: str = "json", stream: 
     )
     last: list[structlog.typing.Processor]
     if form == "json":
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        last = [
+            structlog.processors.format_exc_info,
+            _in_order,
+            structlog.processors.JSONRenderer(default=str),
+        ]
     else:
         last = [structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())]
     handler = logging.StreamHandler(stream or sys.stderr)

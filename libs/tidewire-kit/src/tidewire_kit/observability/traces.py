@@ -4,11 +4,16 @@ The exporter is the optional extra `tidewire-kit[otel]`. Where it is wanted and 
 start instead of sending nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from tidewire_kit.errors import InvalidArgument
 
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+_exporting = False
 
 
 def configure(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
@@ -18,6 +23,7 @@ def configure(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
     """
     if not environ.get(ENDPOINT_VARIABLE):
         return _nothing
+    global _exporting
     try:
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -32,7 +38,33 @@ def configure(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
     provider = TracerProvider(resource=Resource.create({"service.name": f"tidewire-{service}"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    _exporting = True
     return provider.shutdown
+
+
+def traced(service: str, method: str, handle: Handler) -> Handler:
+    """Returns the wire's handler of an RPC with a span around it, or unchanged when traces are off.
+
+    The span continues the caller's `traceparent`. Call it once per method, at the start.
+    """
+    if not _exporting:
+        return handle
+    from opentelemetry import propagate, trace
+
+    tracer = trace.get_tracer("tidewire_kit")
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+
+    async def handle_traced(request: Any, context: Any) -> Any:
+        carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        with tracer.start_as_current_span(
+            f"{service}/{method}",
+            context=propagate.extract(carrier),
+            kind=trace.SpanKind.SERVER,
+            attributes=attributes,
+        ):
+            return await handle(request, context)
+
+    return handle_traced
 
 
 def _nothing() -> None:
