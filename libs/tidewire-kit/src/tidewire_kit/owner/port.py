@@ -48,7 +48,7 @@ class AdmittedRecord:
     """Log time, unix µs."""
     pieces: list[PieceOfTable]
     ledger: list[tuple[LedgerKey, LedgerCounts]]
-    """What the owner knows of its readings: accepted, duplicate, dead-lettered. `stored` is the processor's to count."""
+    """What the owner knows of its readings (accepted, duplicate, dead-lettered); `stored` is for the processor."""
     entries: Entries
     """What it added to the deduplication window, to be given back by `load`."""
 

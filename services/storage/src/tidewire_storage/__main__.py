@@ -1,0 +1,5 @@
+"""`python -m tidewire_storage` runs the service."""
+
+from tidewire_storage.main import run
+
+run()

@@ -1,0 +1,1 @@
+"""Concrete adapters; named by `main` only."""

@@ -1,0 +1,8 @@
+"""The embedded store: block files and an SQLite catalog in the data directory. A product, not a stand-in.
+
+One machine, several processes; each appends to block files of its own and all share the catalog.
+"""
+
+from tidewire_storage.adapters.embedded.store import EmbeddedStore
+
+__all__ = ["EmbeddedStore"]

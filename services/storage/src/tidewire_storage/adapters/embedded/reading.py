@@ -1,0 +1,175 @@
+"""The catalog as queries see it: SELECTs only, each function in one read transaction of the calling thread."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from tidewire_kit.ids import TenantId
+from tidewire_storage.domain.blocks import (
+    BlockFacts,
+    BlockKey,
+    EpochCoverage,
+    StoredBlock,
+    TopicPartitionKey,
+)
+from tidewire_storage.domain.series import SeriesStates, unpack_states
+from tidewire_storage.ports import TenantUsage
+
+_BLOCK = (
+    "SELECT block_id, tenant, incarnation, partition, slice, epoch, first_offset, end_offset, hour_us, file_id, "
+    "position, length, rows, readings, min_time_us, max_time_us, sets FROM blocks"
+)
+_VARIABLES = 500
+
+
+class Token:
+    """Where a block lay when it was found."""
+
+    __slots__ = ("block_id", "file_id", "length", "position")
+
+    def __init__(self, block_id: int, file_id: int, position: int, length: int) -> None:
+        self.block_id = block_id
+        self.file_id = file_id
+        self.position = position
+        self.length = length
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
+
+
+def metric_sets(connection: sqlite3.Connection) -> dict[int, tuple[str, ...]]:
+    """All metric sets by number."""
+    rows = connection.execute("SELECT set_id, names FROM metric_sets").fetchall()
+    return {set_id: tuple(names.split(" ")) if names else () for set_id, names in rows}
+
+
+def find_blocks(
+    connection: sqlite3.Connection,
+    tenant: TenantId,
+    place: TopicPartitionKey | None,
+    start_us: int,
+    end_us: int,
+) -> list[StoredBlock]:
+    """A tenant's blocks that overlap [start_us, end_us), by least time."""
+    where = "WHERE tenant = ? AND max_time_us >= ? AND min_time_us < ?"
+    values: list[Any] = [tenant, start_us, end_us]
+    if place is not None:
+        where = (
+            "WHERE tenant = ? AND partition = ? AND max_time_us >= ? AND min_time_us < ? AND incarnation = ?"
+        )
+        values = [tenant, place.partition, start_us, end_us, place.incarnation]
+    return _blocks(connection, f"{where} ORDER BY min_time_us, first_offset", values)
+
+
+def blocks_after(connection: sqlite3.Connection, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:
+    """Blocks of all tenants in a partition that end after `offset`."""
+    row = connection.execute(
+        "SELECT min(epoch) FROM epochs WHERE incarnation = ? AND partition = ? AND covered_offset > ?",
+        (place.incarnation, place.partition, offset),
+    ).fetchone()
+    if row[0] is None:
+        return []
+    where = "WHERE incarnation = ? AND partition = ? AND epoch >= ? AND end_offset > ? ORDER BY first_offset"
+    return _blocks(connection, where, [place.incarnation, place.partition, row[0], offset])
+
+
+def blocks_by_id(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Token]:
+    """Where blocks lie now; those that are gone are left out."""
+    found = {}
+    for first in range(0, len(ids), _VARIABLES):
+        some = ids[first : first + _VARIABLES]
+        for row in connection.execute(
+            f"SELECT block_id, file_id, position, length FROM blocks WHERE block_id IN ({_marks(some)})",  # noqa: S608
+            some,
+        ):
+            found[row[0]] = Token(*row)
+    return found
+
+
+def blocks_of_file(connection: sqlite3.Connection, file_id: int) -> list[StoredBlock]:
+    """The live blocks of a file, by position."""
+    return _blocks(connection, "WHERE file_id = ? ORDER BY position", [file_id])
+
+
+def _blocks(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[StoredBlock]:
+    connection.execute("BEGIN")
+    try:
+        rows = connection.execute(f"{_BLOCK} {where}", values).fetchall()
+        sets = metric_sets(connection)
+    finally:
+        connection.execute("COMMIT")
+    return [
+        StoredBlock(
+            BlockKey(TenantId(r[1]), TopicPartitionKey(r[2], r[3]), r[4], r[5], r[6], r[7]),
+            BlockFacts(
+                r[8], r[12], r[13], r[14], r[15], tuple(sets[int(number)] for number in r[16].split(" "))
+            ),
+            Token(r[0], r[9], r[10], r[11]),
+        )
+        for r in rows
+    ]
+
+
+def read_series(
+    connection: sqlite3.Connection, tenant: TenantId, device_uids: Sequence[bytes]
+) -> list[SeriesStates]:
+    """Stored states of these devices, one item per metric set."""
+    by_set: dict[int, tuple[list[bytes], list[bytes]]] = {}
+    connection.execute("BEGIN")
+    try:
+        for first in range(0, len(device_uids), _VARIABLES):
+            some = device_uids[first : first + _VARIABLES]
+            for device, set_id, state in connection.execute(
+                f"SELECT device, set_id, state FROM series WHERE tenant = ? AND device IN ({_marks(some)})",  # noqa: S608
+                (tenant, *some),
+            ):
+                devices, states = by_set.setdefault(set_id, ([], []))
+                devices.append(device)
+                states.append(state)
+        sets = metric_sets(connection)
+    finally:
+        connection.execute("COMMIT")
+    return [unpack_states(tenant, sets[set_id], *lists) for set_id, lists in by_set.items()]
+
+
+def read_epochs(connection: sqlite3.Connection, place: TopicPartitionKey) -> list[EpochCoverage]:
+    """All epochs of a partition with the blocks that are in the catalog."""
+    rows = connection.execute(
+        "SELECT epoch, first_offset, end_offset, covered_offset, blocks, (SELECT count(*) FROM blocks b WHERE "
+        "b.incarnation = e.incarnation AND b.partition = e.partition AND b.epoch = e.epoch) FROM epochs e "
+        "WHERE incarnation = ? AND partition = ? ORDER BY epoch",
+        (place.incarnation, place.partition),
+    ).fetchall()
+    return [EpochCoverage(*row) for row in rows]
+
+
+def read_usage(connection: sqlite3.Connection, tenant: TenantId | None) -> list[TenantUsage]:
+    """Sums over the ledger."""
+    rows = connection.execute(
+        "SELECT tenant, sum(accepted), sum(stored - purged), sum(bytes) FROM ledger WHERE tenant = ? OR ? IS NULL "
+        "GROUP BY tenant",
+        (tenant, tenant),
+    ).fetchall()
+    return [TenantUsage(TenantId(row[0]), *row[1:]) for row in rows]
+
+
+def read_progress_offsets(connection: sqlite3.Connection, incarnation: bytes) -> dict[int, int]:
+    """Partition → stored offset."""
+    rows = connection.execute(
+        "SELECT partition, next_offset FROM progress WHERE incarnation = ?", (incarnation,)
+    ).fetchall()
+    return dict(rows)
+
+
+def last_cut_request(connection: sqlite3.Connection) -> int:
+    """Number of the last request to cut; 0: none."""
+    return int(connection.execute("SELECT coalesce(max(request_id), 0) FROM cut_requests").fetchone()[0])
+
+
+def read_cuts_noted(connection: sqlite3.Connection, request: int) -> dict[int, bool]:
+    """Partition → whether it got a cut by this request."""
+    rows = connection.execute(
+        "SELECT partition, cut, request_id FROM cuts_noted WHERE request_id >= ?", (request,)
+    ).fetchall()
+    return {partition: bool(cut) for partition, cut, _ in rows}

@@ -1,0 +1,263 @@
+"""The embedded store: runs what the modules beside it do on threads of its own, and passes on their errors."""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tidewire_kit.errors import Unavailable
+from tidewire_kit.ids import TenantId
+from tidewire_storage.adapters.embedded import reading, schema, upkeep, writing
+from tidewire_storage.adapters.embedded.files import BlockFile, free_bytes, read_pieces
+from tidewire_storage.adapters.embedded.recount import Recount
+from tidewire_storage.domain.block_format import BlockDamaged
+from tidewire_storage.domain.blocks import EpochCoverage, StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.series import SeriesStates
+from tidewire_storage.ports import (
+    Flush,
+    LedgerAccount,
+    StoredProgress,
+    StoreFull,
+    TenantUsage,
+)
+
+FILE_BYTES = 256 << 20
+_PRUNE_EVERY = 64
+"""Flushes between two prunings of the stored deduplication window."""
+
+
+class EmbeddedStore:
+    """BlockWriter, BlockReader and Upkeep over one directory. `await open()` first, `await close()` last."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        file_bytes: int = FILE_BYTES,
+        min_free_bytes: int = 0,
+        free: Callable[[Path], int] = free_bytes,
+    ) -> None:
+        """Below `min_free_bytes` on the disk commits raise StoreFull. `free` tells the free bytes of a directory."""
+        self._directory = directory
+        self._blocks = directory / "blocks"
+        self._catalog = directory / "catalog.db"
+        self._file_bytes = file_bytes
+        self._min_free_bytes = min_free_bytes
+        self._free = free
+        self._writer = ThreadPoolExecutor(1, "storage-write")
+        self._readers = ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 2)), "storage-read")
+        self._keeper = ThreadPoolExecutor(1, "storage-keep")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._file: BlockFile | None = None
+        self._recount = Recount(self._blocks)
+        self._flushes = 0
+        self._known_seq = 0
+        """Tombstones up to this one were buried by this process: nothing of theirs comes in any more."""
+
+    async def open(self) -> None:
+        """Makes what is missing. FailedPrecondition when the catalog is newer than this software."""
+        await self._on(self._writer, self._create)
+
+    async def close(self) -> None:
+        """Closes files and connections. Idempotent."""
+        await asyncio.to_thread(self._close)
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        schema.create(connection, self._catalog)
+
+    def _close(self) -> None:
+        for executor in (self._writer, self._readers, self._keeper):
+            executor.shutdown()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        while self._connections:
+            self._connections.pop().close()
+
+    # BlockWriter
+
+    async def progress(
+        self, places: Collection[TopicPartitionKey]
+    ) -> Mapping[TopicPartitionKey, StoredProgress]:
+        """See BlockWriter."""
+        return await self._on(
+            self._writer, lambda c: {place: writing.read_progress(c, place) for place in places}
+        )
+
+    async def commit(self, flush: Flush) -> None:
+        """See BlockWriter."""
+        await self._on(self._writer, lambda c: self._commit(c, flush))
+
+    def _commit(self, connection: sqlite3.Connection, flush: Flush) -> None:
+        if self._free(self._directory) < self._min_free_bytes:
+            raise StoreFull(
+                f"less than {self._min_free_bytes >> 20} MiB free in {self._directory}; make room on the disk"
+            )
+        places: list[tuple[int, int]] = []
+        if flush.blocks:
+            if self._file is None:
+                self._file = self._new_file(connection, self._known_seq)
+            positions = self._file.append([block.data for block in flush.blocks])
+            places = [(self._file.file_id, position) for position in positions]
+        writing.write_flush(connection, flush, places)
+        if self._file is not None and self._file.end >= self._file_bytes:
+            self._roll()
+        self._flushes += 1
+        if self._flushes % _PRUNE_EVERY == 0:
+            writing.prune_entries(connection)
+
+    def _new_file(self, connection: sqlite3.Connection, clean_seq: int) -> BlockFile:
+        with writing.transaction(connection):  # so that a sweep never sees the row without the file
+            cursor = connection.execute("INSERT INTO files (clean_seq) VALUES (?)", (clean_seq,))
+            assert cursor.lastrowid is not None
+            return BlockFile(self._blocks, cursor.lastrowid)
+
+    def _roll(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    async def blocks_after(self, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:
+        """See BlockWriter."""
+        return await self._on(self._readers, lambda c: reading.blocks_after(c, place, offset))
+
+    async def cut_requested(self) -> int:
+        """See BlockWriter."""
+        return await self._on(self._readers, reading.last_cut_request)
+
+    async def note_cut(self, request: int, places: Mapping[TopicPartitionKey, bool]) -> None:
+        """See BlockWriter."""
+
+        def note(connection: sqlite3.Connection) -> None:
+            with writing.transaction(connection):
+                connection.executemany(
+                    "INSERT OR REPLACE INTO cuts_noted VALUES (?, ?, ?, ?)",
+                    [(place.incarnation, place.partition, request, cut) for place, cut in places.items()],
+                )
+
+        await self._on(self._writer, note)
+
+    # BlockReader
+
+    async def find(
+        self, tenant: TenantId, place: TopicPartitionKey | None, start_us: int, end_us: int
+    ) -> list[StoredBlock]:
+        """See BlockReader."""
+        return await self._on(
+            self._readers, lambda c: reading.find_blocks(c, tenant, place, start_us, end_us)
+        )
+
+    async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
+        """See BlockReader."""
+        return await self._on(self._readers, lambda c: self._read(c, blocks))
+
+    def _read(self, connection: sqlite3.Connection, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
+        tokens = [block.token for block in blocks]
+        found: dict[int, bytes] = {}
+        wanted = {token.block_id: token for token in tokens if isinstance(token, reading.Token)}
+        for moved in (False, True):
+            by_file: dict[int, list[reading.Token]] = {}
+            for token in wanted.values():
+                by_file.setdefault(token.file_id, []).append(token)
+            missing: list[int] = []
+            for file_id, some in by_file.items():
+                try:
+                    pieces = read_pieces(self._blocks, file_id, [(t.position, t.length) for t in some])
+                except FileNotFoundError:
+                    missing += [token.block_id for token in some]
+                    continue
+                found |= {token.block_id: data for token, data in zip(some, pieces, strict=True)}
+            wanted = reading.blocks_by_id(connection, missing)
+            if wanted and moved:
+                raise BlockDamaged(f"file {next(iter(wanted.values())).file_id:010d}.blk is missing")
+            if not wanted:
+                break
+        return [found.get(token.block_id) if isinstance(token, reading.Token) else None for token in tokens]
+
+    async def series(self, tenant: TenantId, device_uids: Sequence[bytes]) -> list[SeriesStates]:
+        """See BlockReader."""
+        return await self._on(self._readers, lambda c: reading.read_series(c, tenant, device_uids))
+
+    async def epochs(self, place: TopicPartitionKey) -> list[EpochCoverage]:
+        """See BlockReader."""
+        return await self._on(self._readers, lambda c: reading.read_epochs(c, place))
+
+    async def ledger(self, tenant: TenantId | None, start_us: int, end_us: int) -> LedgerAccount:
+        """See BlockReader."""
+        return await self._on(self._keeper, lambda c: self._recount.account(c, tenant, start_us, end_us))
+
+    async def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
+        """See BlockReader."""
+        return await self._on(self._readers, lambda c: reading.read_usage(c, tenant))
+
+    async def progress_offsets(self, incarnation: bytes) -> dict[int, int]:
+        """See BlockReader."""
+        return await self._on(self._readers, lambda c: reading.read_progress_offsets(c, incarnation))
+
+    async def request_cut(self) -> int:
+        """See BlockReader."""
+
+        def request(connection: sqlite3.Connection) -> int:
+            with writing.transaction(connection):
+                number = connection.execute("INSERT INTO cut_requests DEFAULT VALUES").lastrowid
+            assert number is not None
+            return number
+
+        return await self._on(self._keeper, request)
+
+    async def cuts_noted(self, request: int) -> dict[int, bool]:
+        """See BlockReader."""
+        return await self._on(self._readers, lambda c: reading.read_cuts_noted(c, request))
+
+    # Upkeep
+
+    async def expire(self, tenant: TenantId, before_us: int) -> int:
+        """See Upkeep."""
+        return await self._on(self._keeper, lambda c: upkeep.expire(c, tenant, before_us))
+
+    async def bury(self, tenants: Collection[TenantId], devices: Collection[tuple[TenantId, bytes]]) -> int:
+        """See Upkeep."""
+        new, self._known_seq = await self._on(self._keeper, lambda c: upkeep.bury(c, tenants, devices))
+        return new
+
+    async def sweep(self) -> int:
+        """See Upkeep. The file that this process appends to is closed first when it may hold something deleted."""
+        await self._on(self._writer, self._roll_if_unclean)
+        return await self._on(
+            self._keeper,
+            lambda c: upkeep.sweep(c, self._blocks, lambda clean_seq: self._new_file(c, clean_seq)),
+        )
+
+    def _roll_if_unclean(self, connection: sqlite3.Connection) -> None:
+        if self._file is not None and upkeep.unclean(connection, self._file.file_id):
+            self._roll()
+
+    # Threads
+
+    async def _on[T](self, executor: ThreadPoolExecutor, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `work` on a thread with that thread's connection; SQLite's and the disk's errors become ours."""
+
+        def run() -> T:
+            try:
+                return work(self._connection())
+            except sqlite3.OperationalError as error:
+                if "full" in str(error):
+                    raise StoreFull(f"{self._catalog}: {error}; make room on the disk") from error
+                raise Unavailable("storage", f"catalog: {error}") from error
+            except OSError as error:
+                raise Unavailable("storage", f"{error.strerror}: {error.filename}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(executor, run)
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            self._blocks.mkdir(parents=True, exist_ok=True)
+            connection = schema.connect(self._catalog)
+            self._local.connection = connection
+            self._connections.append(connection)
+        return connection

@@ -1,0 +1,121 @@
+"""Housekeeping: what retention and deletion remove, and the ledger's regular recount; beside ingest and queries."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tidewire_kit.clock import Clock
+from tidewire_kit.directory import Directory
+from tidewire_kit.ids import TenantId
+from tidewire_kit.observability.logs import get_logger
+from tidewire_storage.application.accounts import Accounts, LedgerAnswer
+from tidewire_storage.application.ingest import IngestReadings
+from tidewire_storage.ports import Upkeep
+
+_FOREVER_US = 1 << 62
+
+logger = get_logger(__name__)
+
+
+class Housekeeping:
+    """Three loops; each round is idempotent, and one that fails is logged and tried again at the next."""
+
+    def __init__(
+        self,
+        store: Upkeep,
+        ingest: IngestReadings,
+        directory: Directory,
+        clock: Clock,
+        accounts: Accounts,
+        *,
+        purge_seconds: float,
+        expire_seconds: float,
+        recount_seconds: float,
+        on_recount: Callable[[LedgerAnswer], None] = lambda answer: None,
+        on_removed: Callable[[str, int], None] = lambda why, readings: None,
+    ) -> None:
+        self._store = store
+        self._ingest = ingest
+        self._directory = directory
+        self._clock = clock
+        self._accounts = accounts
+        self._rounds: list[tuple[str, float, Callable[[], Awaitable[None]]]] = [
+            ("purge", purge_seconds, self.purge),
+            ("expire", expire_seconds, self.expire),
+            ("recount", recount_seconds, self.recount),
+        ]
+        self._on_recount = on_recount
+        self._on_removed = on_removed
+        self._tenants: set[TenantId] = set()
+        self._devices: dict[TenantId, set[bytes]] = {}
+        self._known = 0
+        self._swept = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begins; the directory must be ready."""
+        self._tasks = [
+            asyncio.create_task(self._repeat(name, seconds, work), name=f"storage {name}")
+            for name, seconds, work in self._rounds
+        ]
+
+    async def close(self) -> None:
+        """Stops, in the middle of a round if need be. Idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def purge(self) -> None:
+        """Removes what belongs to deleted tenants and devices, also those deleted while storage was down."""
+        for tombstone in self._directory.tombstones():
+            if tombstone.kind == "tenant":
+                self._tenants.add(tombstone.tenant)
+            elif tombstone.kind == "device":
+                self._devices.setdefault(tombstone.tenant, set()).add(tombstone.uid)
+        self._tenants.update(view.uid for view in self._directory.tenants() if view.deleted)
+        known = len(self._tenants) + sum(len(devices) for devices in self._devices.values())
+        if known != self._known:
+            devices = {tenant: frozenset(uids) for tenant, uids in self._devices.items()}
+            pairs = [(tenant, uid) for tenant, uids in devices.items() for uid in uids]
+            tenants = frozenset(self._tenants)
+            new = await self._ingest.bury(tenants, devices, lambda: self._store.bury(tenants, pairs))
+            self._known = known
+            if new:
+                logger.info("purge_begins", tombstones=new)
+                self._swept = False
+        if not self._swept:
+            removed = await self._store.sweep()
+            self._on_removed("deleted", removed)
+            self._swept = True
+
+    async def expire(self) -> None:
+        """Removes blocks that are wholly older than their tenant's retention."""
+        expired = 0
+        for view in self._directory.tenants():
+            if view.retention.raw_seconds is not None:
+                before_us = self._clock.now_us() - int(view.retention.raw_seconds * 1e6)
+                expired += await self._store.expire(view.uid, before_us)
+        if expired:
+            self._on_removed("expired", expired)
+        await self._store.sweep()
+
+    async def recount(self) -> None:
+        """Counts what is there, and compares it with what should be."""
+        answer = await self._accounts.ledger(None, 0, _FOREVER_US)
+        self._on_recount(answer)
+        if answer.account.difference:
+            logger.error("ledger_does_not_add_up", difference_readings=answer.account.difference)
+
+    async def _repeat(self, name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        failed = False
+        while True:
+            try:
+                await work()
+                failed = False
+            except Exception as error:  # noqa: BLE001 - the next round may do better
+                if not failed:
+                    logger.warning(
+                        "housekeeping_failed", round=name, error=f"{type(error).__name__}: {error}"
+                    )
+                failed = True
+            await asyncio.sleep(seconds)

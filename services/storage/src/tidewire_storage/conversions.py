@@ -1,0 +1,185 @@
+"""Between messages and the use cases' values; checks what can be checked without asking anybody."""
+
+from collections.abc import Sequence
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tidewire.storage.v1 import storage_pb2 as pb
+from tidewire.type.v1.columns_pb2 import SeriesColumns
+from tidewire_kit.errors import InvalidArgument
+from tidewire_kit.ids import check_device_name, check_metric, tenant_name, uid_hex
+from tidewire_storage.application.accounts import LedgerAnswer
+from tidewire_storage.application.aggregate import AggregatedSeries
+from tidewire_storage.application.latest import SeriesEntry
+from tidewire_storage.application.names import Names
+from tidewire_storage.application.read_series import SeriesPart
+from tidewire_storage.domain.aggregates import Function
+from tidewire_storage.ports import TenantUsage
+
+MOST_DEVICES = 10_000
+MOST_METRICS = 1_000
+PURGED_TENANT = "tenants/-"
+
+_FUNCTIONS: dict[int, Function] = {
+    pb.COUNT: Function.COUNT,
+    pb.MIN: Function.MIN,
+    pb.MAX: Function.MAX,
+    pb.AVG: Function.AVG,
+    pb.SUM: Function.SUM,
+    pb.FIRST: Function.FIRST,
+    pb.LAST: Function.LAST,
+    pb.STDDEV: Function.STDDEV,
+}
+_ENUM = {function: pb.AggregateFunction.ValueType(number) for number, function in _FUNCTIONS.items()}
+_MICROSECOND_NANOS = 1_000
+_FIRST_SECONDS, _LAST_SECONDS = -62_135_596_800, 253_402_300_799
+
+
+def time_us(stamp: Timestamp, field: str) -> int:
+    """Microseconds since 1970; a fraction of one counts as the next, so that [start, end) stays what was asked."""
+    if not _FIRST_SECONDS <= stamp.seconds <= _LAST_SECONDS or not 0 <= stamp.nanos < 1_000_000_000:
+        raise InvalidArgument(field, "is not a time between the years 1 and 9999; send a valid Timestamp")
+    return stamp.seconds * 1_000_000 + -(-stamp.nanos // _MICROSECOND_NANOS)
+
+
+def span_us(
+    request: pb.ReadSeriesRequest | pb.AggregateRequest | pb.GetLedgerRequest,
+) -> tuple[int | None, int | None]:
+    """(start, end) of a request; None where absent. InvalidArgument when the end is not after the start."""
+    start = time_us(request.start_time, "start_time") if request.HasField("start_time") else None
+    end = time_us(request.end_time, "end_time") if request.HasField("end_time") else None
+    if start is not None and end is not None and end <= start:
+        raise InvalidArgument("end_time", "is not after start_time; swap them or leave one out")
+    return start, end
+
+
+def bucket_us(duration: Duration) -> int:
+    """Width of a bucket in µs; at least a second."""
+    width = duration.seconds * 1_000_000 + duration.nanos // _MICROSECOND_NANOS
+    if width < 1_000_000 or duration.nanos % _MICROSECOND_NANOS or duration.seconds > 315_576_000_000:
+        raise InvalidArgument("bucket_duration", "must be at least 1 second, in whole microseconds")
+    return width
+
+
+def page_size(size: int, default: int, most: int) -> int:
+    """0 means the default, more than the most counts as the most, negative is refused."""
+    if size < 0:
+        raise InvalidArgument("page_size", "is negative; send 0 for the default")
+    return min(size or default, most)
+
+
+def row_limit(rows: int) -> int:
+    """`max_rows` as given; negative is refused."""
+    if rows < 0:
+        raise InvalidArgument("max_rows", "is negative; send 0 for all rows")
+    return rows
+
+
+def metric_names(names: Sequence[str], *, required: bool = False) -> list[str]:
+    """Valid metric names."""
+    if required and not names:
+        raise InvalidArgument("metrics", "is empty; name at least one metric")
+    if len(names) > MOST_METRICS:
+        raise InvalidArgument("metrics", f"has {len(names)} names; ask for at most {MOST_METRICS:,} at once")
+    return [check_metric(name, field=f"metrics[{number}]") for number, name in enumerate(names)]
+
+
+def device_ids(names: Sequence[str], *, required: bool = False) -> list[str]:
+    """Valid device ids."""
+    if required and not names:
+        raise InvalidArgument("devices", "is empty; name at least one device")
+    if len(names) > MOST_DEVICES:
+        raise InvalidArgument("devices", f"has {len(names)} ids; ask for at most {MOST_DEVICES:,} at once")
+    return [check_device_name(name, field=f"devices[{number}]") for number, name in enumerate(names)]
+
+
+def functions(numbers: Sequence[int]) -> list[Function]:
+    """Known functions, each once."""
+    if not numbers:
+        raise InvalidArgument("functions", "is empty; name at least one function")
+    found = []
+    for position, number in enumerate(numbers):
+        if number not in _FUNCTIONS:
+            raise InvalidArgument(
+                f"functions[{position}]", f"{number} is not a function; see AggregateFunction"
+            )
+        if _FUNCTIONS[number] in found:
+            raise InvalidArgument(f"functions[{position}]", "is asked for twice; name each function once")
+        found.append(_FUNCTIONS[number])
+    return found
+
+
+def part_to_message(name: str, part: SeriesPart) -> pb.ReadSeriesResponse:
+    """A part of ReadSeries."""
+    columns = SeriesColumns(device=name, metrics=part.metrics)
+    columns.time_unix_us.extend(part.time_unix_us.tolist())
+    for column in part.values:
+        columns.values.extend(column.tolist())
+    return pb.ReadSeriesResponse(columns=columns, next_page_token=part.next_page_token)
+
+
+def entry_to_latest(entry: SeriesEntry) -> pb.LatestValue:
+    """An entry of GetLatest."""
+    return pb.LatestValue(
+        device=entry.device_id, metric=entry.metric, time_unix_us=entry.last_us, value=entry.value
+    )
+
+
+def entry_to_series(entry: SeriesEntry) -> pb.Series:
+    """An entry of ListSeries."""
+    return pb.Series(
+        device=entry.device_id,
+        metric=entry.metric,
+        first_time=timestamp(entry.first_us),
+        last_time=timestamp(entry.last_us),
+    )
+
+
+def series_to_message(series: AggregatedSeries, asked: Sequence[Function]) -> pb.AggregateSeries:
+    """A series of Aggregate."""
+    message = pb.AggregateSeries(device=series.device_id, metric=series.metric)
+    message.bucket_start_unix_us.extend(series.bucket_start_us.tolist())
+    for function, column in zip(asked, series.columns, strict=True):
+        message.columns.add(function=_ENUM[function], values=column.tolist())
+    return message
+
+
+def ledger_to_message(answer: LedgerAnswer, names: Names) -> pb.GetLedgerResponse:
+    """The ledger."""
+    message = pb.GetLedgerResponse(
+        difference_readings=answer.account.difference,
+        in_flight_readings=answer.in_flight_readings,
+        lag_records=answer.lag_records,
+    )
+    for line in answer.account.lines:
+        tenant, hour_us = line.key
+        name = names.tenant_id(tenant)
+        message.entries.add(
+            tenant=PURGED_TENANT if name is None else tenant_name(name),
+            hour_time=timestamp(hour_us),
+            accepted_readings=line.accepted,
+            stored_readings=line.stored,
+            duplicate_readings=line.duplicate,
+            dead_lettered_readings=line.dead_lettered,
+            present_readings=line.present,
+            purged_readings=line.purged,
+        )
+    return message
+
+
+def usage_to_message(usage: TenantUsage) -> pb.StorageUsage:
+    """What a tenant keeps."""
+    return pb.StorageUsage(
+        tenant_uid=uid_hex(usage.tenant),
+        accepted_readings=usage.accepted_readings,
+        stored_readings=usage.stored_readings,
+        stored_bytes=usage.stored_bytes,
+    )
+
+
+def timestamp(at_us: int) -> Timestamp:
+    """A time of ours as a message."""
+    stamp = Timestamp()
+    stamp.FromMicroseconds(at_us)
+    return stamp

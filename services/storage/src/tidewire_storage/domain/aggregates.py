@@ -1,0 +1,141 @@
+"""Aggregating: partial results per (device, bucket) that can be merged, so that blocks are gone through once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidewire_storage.domain.collapse import Collapsed
+
+
+class Function(Enum):
+    """What can be asked of the readings of a bucket."""
+
+    COUNT = "count"
+    MIN = "min"
+    MAX = "max"
+    AVG = "avg"
+    SUM = "sum"
+    FIRST = "first"
+    LAST = "last"
+    STDDEV = "stddev"
+
+
+@dataclass(slots=True)
+class Partials:
+    """Per (device, bucket): everything that any function needs. All arrays (n,), by device, bucket, first time."""
+
+    device: NDArray[np.int32]
+    bucket: NDArray[np.int64]
+    """Start of the bucket in µs."""
+    count: NDArray[np.int64]
+    total: NDArray[np.float64]
+    least: NDArray[np.float64]
+    greatest: NDArray[np.float64]
+    first_us: NDArray[np.int64]
+    first: NDArray[np.float64]
+    last_us: NDArray[np.int64]
+    last: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    """Sum of the squared distances from the mean."""
+
+    def __len__(self) -> int:
+        """Number of (device, bucket)s."""
+        return len(self.device)
+
+    def column(self, function: Function) -> NDArray[np.float64]:
+        """(n,): the values of a function."""
+        match function:
+            case Function.COUNT:
+                return self.count.astype(np.float64)
+            case Function.MIN:
+                return self.least
+            case Function.MAX:
+                return self.greatest
+            case Function.SUM:
+                return self.total
+            case Function.AVG:
+                return self.total / self.count
+            case Function.FIRST:
+                return self.first
+            case Function.LAST:
+                return self.last
+            case Function.STDDEV:
+                return np.sqrt(self.squares / self.count)
+
+
+def partials_of(rows: Collapsed, metric: int, width_us: int | None, origin_us: int) -> Partials:
+    """Partial results of one metric. `width_us` None: one bucket, which is said to start at `origin_us`."""
+    there = ~np.isnan(rows.values[metric])
+    values = rows.values[metric][there]
+    device = rows.device[there]
+    time = rows.time[there]
+    bucket = np.full(len(time), origin_us) if width_us is None else time - time % width_us
+    if not len(values):
+        nothing = np.empty(0, np.int64)
+        none = np.empty(0)
+        return Partials(device, nothing, nothing, none, none, none, nothing, none, nothing, none, none)
+    begins = np.append(True, (device[1:] != device[:-1]) | (bucket[1:] != bucket[:-1]))
+    starts = np.flatnonzero(begins)
+    ends = np.append(starts[1:], len(values)) - 1
+    count = ends - starts + 1
+    total = np.add.reduceat(values, starts)
+    distance = values - np.repeat(total / count, count)
+    return Partials(
+        device[starts],
+        bucket[starts],
+        count,
+        total,
+        np.minimum.reduceat(values, starts),
+        np.maximum.reduceat(values, starts),
+        time[starts],
+        values[starts],
+        time[ends],
+        values[ends],
+        np.add.reduceat(distance * distance, starts),
+    )
+
+
+def merge_partials(parts: Sequence[Partials], *, across_devices: bool = False) -> Partials:
+    """Merges partial results of the same metric; across devices, all of them count as device 0."""
+
+    def joined(name: str) -> NDArray[np.float64]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    device = np.concatenate([part.device for part in parts])
+    if across_devices:
+        device = np.zeros_like(device)
+    bucket = np.concatenate([part.bucket for part in parts])
+    if not len(device):
+        return parts[0]
+    first_us = np.concatenate([part.first_us for part in parts])
+    last_us = np.concatenate([part.last_us for part in parts])
+    count = np.concatenate([part.count for part in parts])
+    order = np.lexsort((first_us, bucket, device))
+    by_last = np.lexsort((last_us, bucket, device))
+    sorted_device, sorted_bucket = device[order], bucket[order]
+    begins = np.append(
+        True, (sorted_device[1:] != sorted_device[:-1]) | (sorted_bucket[1:] != sorted_bucket[:-1])
+    )
+    starts = np.flatnonzero(begins)
+    ends = np.append(starts[1:], len(device)) - 1
+    part_count, total = count[order], joined("total")[order]
+    counts = np.add.reduceat(part_count, starts)
+    totals = np.add.reduceat(total, starts)
+    apart = total / part_count - np.repeat(totals / counts, ends - starts + 1)
+    squares = np.add.reduceat(joined("squares")[order] + part_count * apart * apart, starts)
+    return Partials(
+        sorted_device[starts],
+        sorted_bucket[starts],
+        counts,
+        totals,
+        np.minimum.reduceat(joined("least")[order], starts),
+        np.maximum.reduceat(joined("greatest")[order], starts),
+        first_us[order][starts],
+        joined("first")[order][starts],
+        last_us[by_last][ends],
+        joined("last")[by_last][ends],
+        squares,
+    )

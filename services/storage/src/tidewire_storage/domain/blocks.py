@@ -1,0 +1,105 @@
+"""Blocks and epochs: what storage writes, by which keys, and what is known of them without reading them."""
+
+from dataclasses import dataclass
+
+from tidewire_kit.ids import TenantId
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPartitionKey:
+    """A partition of one incarnation of the telemetry topic; offsets compare only within it."""
+
+    incarnation: bytes
+    """16 bytes."""
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockKey:
+    """Names a block: different contents never share a key, and a late owner's block has the key of the first."""
+
+    tenant: TenantId
+    place: TopicPartitionKey
+    slice: int
+    """Slice of a large tenant's devices; 0 until slices exist."""
+    epoch: int
+    first_offset: int
+    end_offset: int
+    """Offsets [first_offset, end_offset) of the partition are covered by this block, as far as the tenant goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFacts:
+    """What the catalog says of a block's contents."""
+
+    hour_us: int
+    """Hour of log time, its account in the loss ledger. Epochs end with the hour, so a block has one."""
+    rows: int
+    readings: int
+    min_time_us: int
+    max_time_us: int
+    """Event times of the first and the last row, both inclusive."""
+    metric_sets: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block to be stored."""
+
+    key: BlockKey
+    facts: BlockFacts
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block that is stored, as found by a query; `token` is the store's own way to its bytes."""
+
+    key: BlockKey
+    facts: BlockFacts
+    token: object
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSpan:
+    """What a flush adds to an epoch."""
+
+    epoch: int
+    epoch_first_offset: int
+    hour_us: int
+    first_offset: int
+    end_offset: int
+    blocks: int
+    readings: int
+    gathered_bytes: int
+    cut: bool
+    """The epoch ends at `end_offset`, for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEpoch:
+    """The epoch that the next record of a partition belongs to, unless it has to be cut first."""
+
+    epoch: int
+    first_offset: int
+    hour_us: int
+    gathered_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochCoverage:
+    """Whether an epoch is there in full, as sealing will need to know."""
+
+    epoch: int
+    first_offset: int
+    end_offset: int | None
+    """None: not cut yet."""
+    covered_offset: int
+    """Everything before it, from `first_offset` on, was flushed without a gap."""
+    blocks_written: int
+    blocks_present: int
+
+    @property
+    def complete(self) -> bool:
+        """Cut, covered to the cut, and no block of it missing."""
+        return self.covered_offset == self.end_offset and self.blocks_present == self.blocks_written

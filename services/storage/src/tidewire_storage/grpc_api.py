@@ -1,0 +1,142 @@
+"""The gRPC front end: parse, call the use case, render. Knows nothing of blocks or the catalog."""
+
+from collections.abc import AsyncIterator
+
+from tidewire.storage.v1 import storage_pb2 as pb
+from tidewire_kit.directory import Directory
+from tidewire_kit.errors import NotFound, PermissionDenied
+from tidewire_kit.grpc import Call
+from tidewire_kit.ids import TenantId, parse_device_name, parse_tenant_name
+from tidewire_storage import conversions as convert
+from tidewire_storage.access import PLATFORM_WIDE
+from tidewire_storage.application.accounts import Accounts
+from tidewire_storage.application.aggregate import Aggregate
+from tidewire_storage.application.latest import SeriesDirectory
+from tidewire_storage.application.names import Names
+from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.sweep import MAX_US
+
+_LATEST_DEFAULT, _LATEST_MOST = 1_000, 15_000
+_SERIES_DEFAULT, _SERIES_MOST = 1_000, 10_000
+
+
+class StorageServicer:
+    """Implements tidewire.storage.v1.StorageService."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        names: Names,
+        series: SeriesDirectory,
+        read_series: ReadSeries,
+        aggregate: Aggregate,
+        accounts: Accounts,
+    ) -> None:
+        self._directory = directory
+        self._names = names
+        self._series = series
+        self._read_series = read_series
+        self._aggregate = aggregate
+        self._accounts = accounts
+
+    async def GetLatest(self, request: pb.GetLatestRequest, call: Call) -> pb.GetLatestResponse:
+        """Newest value of each metric."""
+        tenant = _tenant(request.parent, call)
+        page = await self._series.page(
+            tenant,
+            convert.device_ids(request.devices),
+            convert.metric_names(request.metrics),
+            convert.page_size(request.page_size, _LATEST_DEFAULT, _LATEST_MOST),
+            request.page_token,
+        )
+        return pb.GetLatestResponse(
+            values=[convert.entry_to_latest(entry) for entry in page.entries],
+            next_page_token=page.next_page_token,
+        )
+
+    async def ListSeries(self, request: pb.ListSeriesRequest, call: Call) -> pb.ListSeriesResponse:
+        """The (device, metric) pairs that have readings."""
+        tenant = _tenant(request.parent, call)
+        page = await self._series.page(
+            tenant,
+            convert.device_ids(request.devices),
+            [],
+            convert.page_size(request.page_size, _SERIES_DEFAULT, _SERIES_MOST),
+            request.page_token,
+        )
+        return pb.ListSeriesResponse(
+            series=[convert.entry_to_series(entry) for entry in page.entries],
+            next_page_token=page.next_page_token,
+        )
+
+    async def ReadSeries(
+        self, request: pb.ReadSeriesRequest, call: Call
+    ) -> AsyncIterator[pb.ReadSeriesResponse]:
+        """One device's readings."""
+        tenant = call.tenant_for(request.device)
+        _, device_id = parse_device_name(request.device, field="device")
+        start, end = convert.span_us(request)
+        metrics = convert.metric_names(request.metrics)
+        rows = convert.row_limit(request.max_rows)
+        async for part in self._read_series.read(
+            tenant, device_id, metrics, start, end, rows, request.page_token
+        ):
+            yield convert.part_to_message(request.device, part)
+
+    async def Aggregate(self, request: pb.AggregateRequest, call: Call) -> pb.AggregateResponse:
+        """Buckets."""
+        tenant = _tenant(request.parent, call)
+        start, end = convert.span_us(request)
+        functions = convert.functions(request.functions)
+        series = await self._aggregate.run(
+            tenant,
+            convert.device_ids(request.devices, required=True),
+            convert.metric_names(request.metrics, required=True),
+            functions,
+            start,
+            end,
+            convert.bucket_us(request.bucket_duration) if request.HasField("bucket_duration") else None,
+            across_devices=request.across_devices,
+        )
+        return pb.AggregateResponse(series=[convert.series_to_message(item, functions) for item in series])
+
+    async def GetLedger(self, request: pb.GetLedgerRequest, call: Call) -> pb.GetLedgerResponse:
+        """The loss ledger."""
+        tenant = self._any_tenant(request.tenant, call)
+        start, end = convert.span_us(request)
+        answer = await self._accounts.ledger(tenant, start or 0, MAX_US if end is None else end)
+        return convert.ledger_to_message(answer, self._names)
+
+    async def GetStorageUsage(
+        self, request: pb.GetStorageUsageRequest, call: Call
+    ) -> pb.GetStorageUsageResponse:
+        """What tenants keep."""
+        usages = await self._accounts.usage(self._any_tenant(request.tenant, call))
+        return pb.GetStorageUsageResponse(usages=[convert.usage_to_message(usage) for usage in usages])
+
+    async def CutEpochs(self, request: pb.CutEpochsRequest, call: Call) -> pb.CutEpochsResponse:
+        """Ends every partition's epoch."""
+        remaining = call.time_remaining()
+        partitions = await self._accounts.cut_epochs(MAX_US if remaining is None else remaining * 0.9)
+        return pb.CutEpochsResponse(partitions=partitions)
+
+    def _any_tenant(self, name: str, call: Call) -> TenantId | None:
+        """The tenant of a name; None for all, which only the platform's own may ask for."""
+        if not call.caller.roles & PLATFORM_WIDE:
+            if not name:
+                raise PermissionDenied(
+                    "all tenants are for platform-admin; name your own tenant", reason="ROLE"
+                )
+            return call.tenant_for(name)
+        if not name:
+            return None
+        view = self._directory.tenant_by_name(parse_tenant_name(name, field="tenant"))
+        if view is None:
+            raise NotFound(name)
+        return view.uid
+
+
+def _tenant(name: str, call: Call) -> TenantId:
+    tenant = call.tenant_for(name)
+    parse_tenant_name(name, field="parent")
+    return tenant

@@ -1,0 +1,104 @@
+"""The storage service's parts list. Names the adapters; nothing else does."""
+
+import sys
+
+from tidewire.storage.v1 import storage_pb2
+from tidewire_kit import service, topics
+from tidewire_kit.errors import InvalidArgument
+from tidewire_kit.grpc import service_handler
+from tidewire_kit.service import ServiceContext, ServiceParts
+from tidewire_storage.access import ACCESS
+from tidewire_storage.adapters.embedded import EmbeddedStore
+from tidewire_storage.application.accounts import Accounts
+from tidewire_storage.application.aggregate import Aggregate
+from tidewire_storage.application.gather import EpochLimits
+from tidewire_storage.application.housekeeping import Housekeeping
+from tidewire_storage.application.ingest import IngestLimits, IngestReadings
+from tidewire_storage.application.latest import SeriesDirectory
+from tidewire_storage.application.names import Names
+from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.consumer import telemetry_owner
+from tidewire_storage.grpc_api import StorageServicer
+from tidewire_storage.metrics import StorageMetrics
+from tidewire_storage.settings import Settings
+
+_HOUR_SECONDS = 3600
+
+
+def build(ctx: ServiceContext[Settings]) -> ServiceParts:
+    """Puts the service together."""
+    settings = ctx.settings
+    incarnation = ctx.log.incarnation(topics.TELEMETRY)
+    store = EmbeddedStore(
+        ctx.data_dir.storage, file_bytes=settings.file_bytes, min_free_bytes=settings.min_free_bytes
+    )
+    metrics = StorageMetrics(ctx.metrics, ctx.clock, ctx.directory)
+    ingest = IngestReadings(store, ctx.clock, incarnation, _limits(settings), metrics.flushed)
+    owner = telemetry_owner(ctx.log, ctx.clock, ingest)
+    metrics.watch_owner(owner.stats, ctx.metrics)
+    accounts = Accounts(store, ctx.log, ctx.clock, topics.TELEMETRY, lambda: ingest.in_flight_readings)
+    housekeeping = Housekeeping(
+        store,
+        ingest,
+        ctx.directory,
+        ctx.clock,
+        accounts,
+        purge_seconds=settings.purge_seconds,
+        expire_seconds=settings.expire_seconds,
+        recount_seconds=settings.recount_seconds,
+        on_recount=metrics.recounted,
+        on_removed=metrics.removed,
+    )
+    names = Names(ctx.directory)
+    servicer = StorageServicer(
+        ctx.directory,
+        names,
+        SeriesDirectory(store, names),
+        ReadSeries(store, names, incarnation),
+        Aggregate(store, names, incarnation),
+        accounts,
+    )
+    descriptor = storage_pb2.DESCRIPTOR.services_by_name["StorageService"]
+
+    async def consumer_check() -> str | None:
+        return owner.check()
+
+    async def start() -> None:
+        await store.open()
+        await owner.start()
+        await housekeeping.start()
+
+    async def drain() -> None:
+        await owner.close()
+
+    async def close() -> None:
+        await housekeeping.close()
+        await owner.close()
+        await store.close()
+
+    return ServiceParts(
+        handlers=[service_handler(descriptor, servicer, ACCESS, ctx.guard)],
+        start=start,
+        drain=drain,
+        close=close,
+        checks={"consumer": consumer_check},
+    )
+
+
+def _limits(settings: Settings) -> IngestLimits:
+    if _HOUR_SECONDS % settings.epoch_seconds:
+        raise InvalidArgument(
+            f"{Settings.PREFIX}EPOCH_SECONDS",
+            f"{settings.epoch_seconds} does not divide 3600; use one that does",
+        )
+    return IngestLimits(
+        settings.flush_seconds,
+        settings.flush_cells,
+        settings.series_seconds,
+        EpochLimits(settings.epoch_seconds * 1_000_000, settings.epoch_bytes),
+    )
+
+
+def run() -> None:
+    """Runs the service until it is told to stop, and exits."""
+    sys.exit(service.run("storage", Settings, build))

@@ -1,0 +1,161 @@
+"""Every instrument of the storage service, declared once."""
+
+from collections.abc import Iterable, Sequence
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tidewire_kit.clock import Clock
+from tidewire_kit.directory import Directory
+from tidewire_kit.ids import uid_hex
+from tidewire_kit.owner import OwnerStats
+from tidewire_storage.application.accounts import LedgerAnswer
+from tidewire_storage.application.ingest import FlushReport
+
+VISIBLE_BUCKETS_SECONDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0)
+_TENANTS = 200
+"""Tenants with a series of their own; further ones are counted together as `other`."""
+
+
+class ColumnHistogram(Collector):
+    """A histogram that takes whole columns: one observation per segment would cost more than storing it."""
+
+    def __init__(self, name: str, text: str, buckets: Sequence[float]) -> None:
+        self._name = name
+        self._text = text
+        self._bounds = np.array(buckets)
+        self._counts = np.zeros(len(buckets) + 1, np.int64)
+        self._sum = 0.0
+        self._lock = Lock()
+
+    def observe(self, seconds: NDArray[np.float64], weights: NDArray[np.uint32]) -> None:
+        """Observes each of `seconds` (n,) `weights` (n,) times."""
+        places = np.searchsorted(self._bounds, seconds)
+        counts = np.bincount(places, weights, minlength=len(self._counts)).astype(np.int64)
+        with self._lock:
+            self._counts += counts
+            self._sum += float((seconds * weights).sum())
+
+    def collect(self) -> Iterable[Metric]:
+        """For prometheus-client."""
+        with self._lock:
+            cumulative = np.cumsum(self._counts).tolist()
+            total = self._sum
+        bounds = [str(bound) for bound in self._bounds.tolist()] + ["+Inf"]
+        family = HistogramMetricFamily(self._name, self._text)
+        family.add_metric([], list(zip(bounds, cumulative, strict=True)), total)
+        return [family]
+
+
+class _OwnerCollector(Collector):
+    """The partition owner's counts, read when they are asked for."""
+
+    def __init__(self, stats: OwnerStats) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterable[Metric]:
+        """For prometheus-client."""
+        stats = self._stats
+        yield CounterMetricFamily("tidewire_storage_records", "Records read from the log.", stats.records)
+        yield CounterMetricFamily(
+            "tidewire_storage_duplicate_segments",
+            "Segments recognised as sent again.",
+            stats.duplicate_segments,
+        )
+        yield CounterMetricFamily("tidewire_storage_dead_letters", "Records set aside.", stats.dead_letters)
+        yield CounterMetricFamily(
+            "tidewire_storage_consumer_failures", "Failures of the consumer's loop.", stats.failures
+        )
+
+
+class StorageMetrics:
+    """The instruments; methods are called by what they observe."""
+
+    def __init__(self, registry: CollectorRegistry, clock: Clock, directory: Directory) -> None:
+        self._clock = clock
+        self._directory = directory
+        self._tenants: dict[bytes, Counter] = {}
+        self._stored = Counter(
+            "tidewire_storage_stored_readings", "Readings written in blocks.", ["tenant"], registry=registry
+        )
+        self._duplicate = Counter(
+            "tidewire_storage_duplicate_readings",
+            "Readings recognised as sent again within the deduplication window.",
+            registry=registry,
+        )
+        self._blocks = Counter("tidewire_storage_blocks", "Blocks written.", registry=registry)
+        self._bytes = Counter("tidewire_storage_block_bytes", "Bytes of blocks written.", registry=registry)
+        self._flush = Histogram(
+            "tidewire_storage_flush_seconds",
+            "Time from the beginning of a flush until it is durable.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0),
+            registry=registry,
+        )
+        self._visible = ColumnHistogram(
+            "tidewire_storage_visible_seconds",
+            "Time from the reception of a batch until its readings are visible to queries, by readings.",
+            VISIBLE_BUCKETS_SECONDS,
+        )
+        registry.register(self._visible)
+        self._difference = Gauge(
+            "tidewire_ledger_difference_readings",
+            "Readings accepted that are neither stored, duplicate, dead-lettered nor purged. Not 0: readings are lost.",
+            registry=registry,
+        )
+        self._lag = Gauge(
+            "tidewire_storage_lag_records",
+            "Durable records of the log that are not stored.",
+            registry=registry,
+        )
+        self._lag_seconds = Gauge(
+            "tidewire_storage_lag_seconds",
+            "Time between now and the log time of the last record stored, while records wait; else 0.",
+            registry=registry,
+        )
+        self._removed = Counter(
+            "tidewire_storage_removed_readings", "Readings removed, by reason.", ["reason"], registry=registry
+        )
+        self._last_log_time_us = 0
+
+    def watch_owner(self, stats: OwnerStats, registry: CollectorRegistry) -> None:
+        """Shows the partition owner's counts."""
+        registry.register(_OwnerCollector(stats))
+
+    def flushed(self, report: FlushReport) -> None:
+        """A flush is durable."""
+        encoded = report.encoded
+        self._flush.observe(report.seconds)
+        self._blocks.inc(len(encoded.blocks))
+        self._bytes.inc(sum(len(block.data) for block in encoded.blocks))
+        for (tenant, _), counts in encoded.ledger.items():
+            self._stored_of(tenant).inc(counts.stored)
+            self._duplicate.inc(counts.duplicate)
+        if encoded.received_us:
+            age = (self._clock.now_us() - np.concatenate(encoded.received_us)) / 1e6
+            self._visible.observe(age, np.concatenate(encoded.received_readings))
+        self._last_log_time_us = max(part.log_time_us for part in encoded.partitions)
+
+    def recounted(self, answer: LedgerAnswer) -> None:
+        """The ledger was counted again."""
+        self._difference.set(answer.account.difference)
+        self._lag.set(answer.lag_records)
+        waiting = answer.lag_records and self._last_log_time_us
+        self._lag_seconds.set((self._clock.now_us() - self._last_log_time_us) / 1e6 if waiting else 0.0)
+
+    def removed(self, reason: str, readings: int) -> None:
+        """Readings were removed."""
+        self._removed.labels(reason).inc(readings)
+
+    def _stored_of(self, tenant: bytes) -> Counter:
+        child = self._tenants.get(tenant)
+        if child is None:
+            view = self._directory.tenant(tenant)  # type: ignore[arg-type] # uids are tenants' here
+            label = view.id if view is not None and view.id else uid_hex(tenant)
+            if len(self._tenants) >= _TENANTS:
+                label = "other"
+            child = self._tenants[tenant] = self._stored.labels(label)
+        return child

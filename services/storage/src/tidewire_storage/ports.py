@@ -1,0 +1,209 @@
+"""What storage needs from the world: a place for blocks and for what is known of them.
+
+Three roles of one store, because their callers differ: the ingest path writes, queries read, upkeep removes. The tenant
+is the first argument of whatever concerns one tenant. Methods are called on the process's loop and do not block it.
+`tests/contract` says in tests what this module says in words; the embedded adapter passes it, others have to.
+
+Guarantees
+- A `commit` has all of its effect or none, also when the process is killed at any moment of it.
+- What a `commit` that returned has written is seen by every `find`, `series` and `ledger` that begins later, in any
+  process of the platform.
+- Blocks do not change; upkeep may replace one by a smaller one of the same key (deleted devices).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tidewire_kit.errors import FailedPrecondition, Unavailable
+from tidewire_kit.ids import TenantId
+from tidewire_kit.owner import Ledger, LedgerKey
+from tidewire_kit.owner.dedup import Entries
+from tidewire_storage.domain.blocks import (
+    Block,
+    EpochCoverage,
+    EpochSpan,
+    OpenEpoch,
+    StoredBlock,
+    TopicPartitionKey,
+)
+from tidewire_storage.domain.series import SeriesStates
+
+
+class StoreFull(Unavailable):
+    """There is no room. Nothing was written; the same flush may be tried again."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("storage", why, reason="STORAGE_FULL", retry_delay_seconds=5.0)
+
+
+class ProgressMoved(FailedPrecondition):
+    """Another owner has committed to a partition since `progress` was asked. Nothing was written; begin from there."""
+
+    def __init__(self, place: TopicPartitionKey, expected: int | None, found: int | None) -> None:
+        super().__init__(
+            f"partition {place.partition} stands at {found}, not {expected}: it has another owner",
+            reason="PROGRESS_MOVED",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProgress:
+    """How far a partition is stored."""
+
+    next_offset: int | None
+    """None: nothing of it is."""
+    series_offset: int
+    """Series states cover everything before it; blocks from it on have to be folded in again."""
+    epoch: OpenEpoch | None
+    entries: Entries
+    """The stored deduplication window, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFlush:
+    """What a flush does to one partition."""
+
+    place: TopicPartitionKey
+    expected_offset: int | None
+    """Progress that must be stored now (None: none), else ProgressMoved."""
+    next_offset: int
+    spans: tuple[EpochSpan, ...]
+    """By epoch, rising; together they cover [expected_offset, next_offset)."""
+    entries: Entries
+    log_time_us: int
+    """Log time of its last record; entries older than the deduplication window before it may go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """What becomes durable together."""
+
+    blocks: Sequence[Block] = ()
+    partitions: Sequence[PartitionFlush] = ()
+    ledger: Ledger = field(default_factory=dict)
+    series: Sequence[SeriesStates] = ()
+    series_offsets: Mapping[TopicPartitionKey, int] = field(default_factory=dict)
+    """Where the series states now stand; empty when `series` are left for a later flush."""
+
+
+class BlockWriter(Protocol):
+    """The store as the ingest path sees it."""
+
+    async def progress(
+        self, places: Collection[TopicPartitionKey]
+    ) -> Mapping[TopicPartitionKey, StoredProgress]:
+        """How far each place is stored; every place is in the answer. Raises Unavailable."""
+
+    async def commit(self, flush: Flush) -> None:
+        """Makes a flush durable, whole or not at all.
+
+        Raises StoreFull and ProgressMoved (nothing was written), Unavailable (unknown: ask `progress`).
+        """
+
+    async def blocks_after(self, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:
+        """Blocks of all tenants in a partition that end after `offset`, for rebuilding series states."""
+
+    async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
+        """The bytes of blocks, in order; None: expired or purged since found. Raises BlockDamaged, Unavailable."""
+
+    async def cut_requested(self) -> int:
+        """Number of the last request to cut all epochs; 0: there was none."""
+
+    async def note_cut(self, request: int, places: Mapping[TopicPartitionKey, bool]) -> None:
+        """Says that a request was followed in these places; the value says whether there was anything to cut."""
+
+
+class BlockReader(Protocol):
+    """The store as queries see it."""
+
+    async def find(
+        self, tenant: TenantId, place: TopicPartitionKey | None, start_us: int, end_us: int
+    ) -> list[StoredBlock]:
+        """Blocks of a tenant with event times in [start_us, end_us), by `min_time_us`. No place: everywhere."""
+
+    async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
+        """As in BlockWriter."""
+
+    async def series(self, tenant: TenantId, device_uids: Sequence[bytes]) -> list[SeriesStates]:
+        """States of these devices (those that have any), one item per metric set."""
+
+    async def epochs(self, place: TopicPartitionKey) -> list[EpochCoverage]:
+        """All epochs of a partition, rising."""
+
+    async def ledger(self, tenant: TenantId | None, start_us: int, end_us: int) -> "LedgerAccount":
+        """The ledger of a tenant (None: all) for hours in [start_us, end_us), its blocks counted again."""
+
+    async def usage(self, tenant: TenantId | None) -> list["TenantUsage"]:
+        """What a tenant (None: each) keeps."""
+
+    async def progress_offsets(self, incarnation: bytes) -> dict[int, int]:
+        """Partition → stored offset, of one incarnation of the topic."""
+
+    async def request_cut(self) -> int:
+        """Asks every owner to cut its epochs; returns the number of the request."""
+
+    async def cuts_noted(self, request: int) -> dict[int, bool]:
+        """Partition → whether it got a cut, of the partitions that have followed this request or a later one."""
+
+
+class Upkeep(Protocol):
+    """The store as retention and deletion see it. All idempotent."""
+
+    async def expire(self, tenant: TenantId, before_us: int) -> int:
+        """Removes a tenant's blocks whose last event time is before `before_us`. Returns the readings removed."""
+
+    async def bury(self, tenants: Collection[TenantId], devices: Collection[tuple[TenantId, bytes]]) -> int:
+        """Notes deleted tenants and (tenant, device uid)s, and removes their series states and whole blocks at once.
+
+        Returns how many were new. Bytes go with the next `sweep`.
+        """
+
+    async def sweep(self) -> int:
+        """Rewrites or removes files until none that this process may touch holds anything buried so far.
+
+        Returns the readings removed. Call it again later: files that another process writes are left to it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """One tenant and hour."""
+
+    key: LedgerKey
+    accepted: int
+    stored: int
+    duplicate: int
+    dead_lettered: int
+    purged: int
+    present: int
+    """Readings of the blocks that are there now, by catalog and by file."""
+
+    @property
+    def difference(self) -> int:
+        """Readings lost (positive) or there twice (negative)."""
+        return (self.accepted - self.duplicate - self.dead_lettered - self.stored) + (
+            self.stored - self.purged - self.present
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerAccount:
+    """Lines by hour and tenant."""
+
+    lines: list[LedgerLine]
+
+    @property
+    def difference(self) -> int:
+        """Sum of the lines' magnitudes of difference with their sign; 0 at rest."""
+        return sum(line.difference for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUsage:
+    """What a tenant keeps."""
+
+    tenant: TenantId
+    accepted_readings: int
+    stored_readings: int
+    stored_bytes: int

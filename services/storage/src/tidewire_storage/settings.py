@@ -1,0 +1,51 @@
+"""Settings of the storage service; read once, in `main`."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tidewire_kit.settings import setting
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What storage reads besides the common settings."""
+
+    PREFIX: ClassVar[str] = "TIDEWIRE_STORAGE_"
+
+    port: int = setting(7003, minimum=0, maximum=65535)
+    """Port of the gRPC API; 0 takes a free one."""
+
+    metrics_port: int = setting(7103, minimum=0, maximum=65535)
+    """Port of /metrics and /healthz; 0 takes a free one."""
+
+    flush_seconds: float = setting(2.0, minimum=0.05, maximum=4.0)
+    """Longest time that rows are gathered before they are stored and visible, in seconds. Readings have to be visible
+    within 5 s, and larger blocks are smaller on disk."""
+
+    flush_cells: int = setting(2_000_000, minimum=1_000, maximum=50_000_000)
+    """Most cells (rows × metrics) gathered before they are stored. Twice as many may be in memory, at 8 bytes each."""
+
+    series_seconds: float = setting(1.5, minimum=0.0, maximum=4.0)
+    """Least time between two writings of the newest values, in seconds. A busy device is then written seldom."""
+
+    epoch_seconds: int = setting(3600, minimum=1, maximum=3600)
+    """Log time after which an epoch ends, in seconds; a divisor of 3600, so that no epoch spans two hours."""
+
+    epoch_bytes: int = setting(256 << 20, minimum=1 << 10)
+    """Gathered bytes after which an epoch ends, if that is sooner."""
+
+    file_bytes: int = setting(256 << 20, minimum=1 << 10)
+    """Size after which a new block file is begun. Deleting and expiring rewrite or remove whole files."""
+
+    min_free_bytes: int = setting(256 << 20, minimum=0)
+    """Below this much free disk nothing is stored until there is more. The log stops at more than this, so that what
+    it acknowledged can still be stored."""
+
+    purge_seconds: float = setting(2.0, minimum=0.05, maximum=3600)
+    """Time between two looks for deleted tenants and devices, in seconds."""
+
+    expire_seconds: float = setting(600.0, minimum=0.05, maximum=86400)
+    """Time between two removals of expired blocks, in seconds."""
+
+    recount_seconds: float = setting(30.0, minimum=0.05, maximum=86400)
+    """Time between two recounts of the loss ledger, in seconds. Only files that changed are read."""
