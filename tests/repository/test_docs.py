@@ -27,3 +27,12 @@ def test_every_decision_is_listed() -> None:
     records = {path.name for path in (ROOT / "docs/adr").glob("[0-9]*.md")}
 
     assert set(re.findall(r"\((\d{4}-[^)]+\.md)\)", (ROOT / "docs/adr/README.md").read_text())) == records
+
+
+def test_every_reason_of_an_error_has_a_line_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/errors.md").read_text()
+    sources = [*ROOT.glob("libs/tidewire-kit/src/**/*.py"), *ROOT.glob("services/*/src/**/*.py")]
+    raised = {reason for path in sources for reason in re.findall(r'reason="([A-Z_]+)"', path.read_text())}
+
+    assert len(raised) > 20
+    assert sorted(reason for reason in raised if f"`{reason}`" not in page) == []

@@ -24,7 +24,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "VERSION").write_text("99\n")
     with pytest.raises(FailedPrecondition, match="format 99") as caught:
         open_data_dir(tmp_path)
-    assert caught.value.reason == "DATA_DIR_TOO_NEW"
+    assert caught.value.reason == "FORMAT_NEWER"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["VERSION"]
 
 

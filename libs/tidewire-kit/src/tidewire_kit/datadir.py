@@ -78,7 +78,7 @@ class DataDir:
 def open_data_dir(path: Path) -> DataDir:
     """Returns the directory, created when missing. Safe to call from many processes at once.
 
-    Raises FailedPrecondition: DATA_DIR_NOT_WRITABLE, DATA_DIR_TOO_NEW (written by a newer version of this software), or
+    Raises FailedPrecondition: DATA_DIR_NOT_WRITABLE, FORMAT_NEWER (written by a newer version of this software), or
     DATA_DIR_FOREIGN (it holds something else).
     """
     data_dir = DataDir(Path(path).expanduser().absolute())
@@ -160,7 +160,7 @@ def _check_version(root: Path) -> None:
         raise FailedPrecondition(
             f"the data directory {root} has format {text}, this software knows formats up to {FORMAT_VERSION}; use the "
             "newer version that wrote it, or set TIDEWIRE_DATA_DIR to another directory",
-            reason="DATA_DIR_TOO_NEW",
+            reason="FORMAT_NEWER",
             subject=str(root),
         )
 
