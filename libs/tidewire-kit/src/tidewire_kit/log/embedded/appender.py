@@ -24,7 +24,8 @@ from tidewire_kit.log.embedded.segments import (
     SegmentMap,
     TopicShape,
     append_index_entry,
-    create_segment,
+    prepare_segment,
+    publish_segment,
     read_header,
     scan,
 )
@@ -135,6 +136,8 @@ class TopicAppender:
         if state.segment_base != self._base:
             self._drop_descriptor()
             path = self.shape.segment_path(state.segment_base)
+            if not path.exists():  # whoever began it was killed
+                publish_segment(self.shape, state.segment_base)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             self._base = state.segment_base
             self._reserved = 0
@@ -221,12 +224,17 @@ class TopicAppender:
         self._reserved = 0
         stamp = max(self._settings.clock_us(), state.appended_at_us)
         base = state.position
-        descriptor = create_segment(self.shape, SegmentHeader(base, stamp, state.offsets))
+        descriptor = prepare_segment(self.shape, SegmentHeader(base, stamp, state.offsets))
         begin = base + self.shape.header_bytes
         fresh = TailState(begin, base, stamp, state.generation, base, state.offsets)
         self._drop_descriptor()
         self._descriptor, self._base = descriptor, base
         self.tail.written.store(fresh)
+        try:
+            publish_segment(self.shape, base)
+        except OSError:
+            self._drop_descriptor()  # the next append tries again
+            raise
         with self._sync_lock:
             self.tail.durable.store(fresh)
         return fresh
@@ -249,6 +257,9 @@ class TopicAppender:
 
         The page cache may show bytes that never reached the disk: nothing behind `durable` is kept.
         """
+        for base in self.shape.bases():
+            if base > durable.segment_base:  # begun, and empty: its beginner was killed before noting it as durable
+                self.shape.segment_path(base).unlink(missing_ok=True)
         self.shape.index_path(durable.segment_base).unlink(missing_ok=True)
         descriptor = os.open(self.shape.segment_path(durable.segment_base), os.O_RDWR | os.O_CLOEXEC)
         try:

@@ -3,12 +3,13 @@
 A frame is a head of 48 bytes, then value, headers and key, padded to 8 bytes. The value comes first so that it is
 aligned: a reader lays arrays over it without a copy.
 
-    magic u32 | frame bytes u32 | checksum u64 | offset u64 | appended_at_us i64
+    head check u32 | frame bytes u32 | body checksum u64 | offset u64 | appended_at_us i64
     partition u32 | key bytes u32 | headers bytes u32 | value bytes u32
 
-The checksum is xxh3_64 over the body, the head behind the checksum, and the frame's position in the log; the position
-makes a frame that lies in a wrong place (left over from before a cut) invalid. xxh3_64 instead of crc32c because it is
-64 bits wide at about 10 GB/s through a wheel that the platform needs anyway, and the standard library has no crc32c.
+The body checksum is xxh3_64. The head check is 32 bits of xxh3_64 over the rest of the head (the body checksum too) and
+the frame's position in the log: a reader that skips a frame trusts its head, and a frame that lies in a wrong place
+(left over from before a cut) is none. xxh3_64 instead of crc32c because it is 64 bits wide at over 10 GB/s through a
+wheel that the platform needs anyway, and the standard library has no crc32c.
 """
 
 import struct
@@ -19,10 +20,11 @@ import xxhash
 
 from tidewire_kit.log.port import NO_HEADERS, Buffer, LogRecord, Outgoing
 
-FRAME_MAGIC: Final = 0x46_57_54_1A
-HEAD: Final = struct.Struct("<IIQQqIIII")
-HEAD_BYTES: Final = HEAD.size
-_SEALED = struct.Struct("<QqIIIIQ")  # what the checksum covers behind the body
+_HEAD = struct.Struct("<IIQQqIIII")
+HEAD_BYTES: Final = _HEAD.size
+_CHECKED = struct.Struct("<IQQqIIIIQ")  # the head without its check, then the position
+_CHECK = struct.Struct("<I")
+_CHECK_MASK = 0xFFFF_FFFF
 _HEADER = struct.Struct("<HI")
 _PADDING = tuple(bytes(n) for n in range(8))
 _JOIN_BELOW = 4096
@@ -32,9 +34,9 @@ _JOIN_BELOW = 4096
 class FrameHead(NamedTuple):
     """The head of a frame as unpacked."""
 
-    magic: int
+    check: int
     frame_bytes: int
-    checksum: int
+    body_checksum: int
     offset: int
     appended_at_us: int
     partition: int
@@ -46,7 +48,15 @@ class FrameHead(NamedTuple):
 class PreparedFrame:
     """A record whose body is hashed already, so that little is left to do while the topic is locked."""
 
-    __slots__ = ("_body", "_hash", "frame_bytes", "headers_bytes", "key_bytes", "partition", "value_bytes")
+    __slots__ = (
+        "_body",
+        "_body_checksum",
+        "frame_bytes",
+        "headers_bytes",
+        "key_bytes",
+        "partition",
+        "value_bytes",
+    )
 
     def __init__(self, record: Outgoing) -> None:
         headers = encode_headers(record.headers)
@@ -66,40 +76,46 @@ class PreparedFrame:
         self.frame_bytes = (unpadded + 7) & ~7
         body.append(_PADDING[self.frame_bytes - unpadded])
         self._body = body
-        self._hash = digest
+        self._body_checksum = digest.intdigest()
 
     def sealed(self, position: int, offset: int, appended_at_us: int) -> list[Buffer]:
         """The frame's bytes in pieces, for this place in the log. May be called again for another place."""
-        lengths = (self.partition, self.key_bytes, self.headers_bytes, self.value_bytes)
-        digest = self._hash.copy()
-        digest.update(_SEALED.pack(offset, appended_at_us, *lengths, position))
-        head = HEAD.pack(FRAME_MAGIC, self.frame_bytes, digest.intdigest(), offset, appended_at_us, *lengths)
+        checked = _CHECKED.pack(
+            self.frame_bytes,
+            self._body_checksum,
+            offset,
+            appended_at_us,
+            self.partition,
+            self.key_bytes,
+            self.headers_bytes,
+            self.value_bytes,
+            position,
+        )
+        check = xxhash.xxh3_64_intdigest(checked) & _CHECK_MASK
+        head = _CHECK.pack(check) + checked[:-8]
         if self.frame_bytes <= _JOIN_BELOW:
             return [b"".join((head, *self._body))]
         return [head, *(piece for piece in self._body if len(piece))]
 
 
-def head_at(buffer: memoryview, at: int) -> FrameHead | None:
-    """The head at byte `at`, or None when there is no sensible one (too short, no magic, lengths that disagree)."""
+def head_at(buffer: memoryview, at: int, position: int) -> FrameHead | None:
+    """The head at byte `at` of `buffer`, which is `position` in the log; None when there is no whole frame there."""
     if at + HEAD_BYTES > len(buffer):
         return None
-    head = FrameHead._make(HEAD.unpack_from(buffer, at))
+    head = FrameHead._make(_HEAD.unpack_from(buffer, at))
+    if xxhash.xxh3_64_intdigest(_CHECKED.pack(*head[1:], position)) & _CHECK_MASK != head.check:
+        return None
     unpadded = HEAD_BYTES + head.key_bytes + head.headers_bytes + head.value_bytes
-    if (
-        head.magic != FRAME_MAGIC
-        or head.frame_bytes != (unpadded + 7) & ~7
-        or at + head.frame_bytes > len(buffer)
-    ):
+    if head.frame_bytes != (unpadded + 7) & ~7 or at + head.frame_bytes > len(buffer):
         return None
     return head
 
 
-def is_intact(buffer: memoryview, at: int, head: FrameHead, position: int) -> bool:
-    """Whether the frame at byte `at` of `buffer`, which is `position` in the log, has its right checksum."""
+def is_intact(buffer: memoryview, at: int, head: FrameHead) -> bool:
+    """Whether the body of the frame at byte `at` of `buffer` has its right checksum."""
     start = at + HEAD_BYTES
-    digest = xxhash.xxh3_64(buffer[start : start + head.value_bytes + head.headers_bytes + head.key_bytes])
-    digest.update(_SEALED.pack(*head[3:], position))
-    return bool(digest.intdigest() == head.checksum)
+    body = buffer[start : start + head.value_bytes + head.headers_bytes + head.key_bytes]
+    return bool(xxhash.xxh3_64_intdigest(body) == head.body_checksum)
 
 
 def record_at(topic: str, buffer: memoryview, at: int, head: FrameHead) -> LogRecord:

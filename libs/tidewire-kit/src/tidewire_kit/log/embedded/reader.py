@@ -96,12 +96,12 @@ class TopicCursor:
         base, position, wanted = segment.base, self._position or 0, self._next
         topic = self.shape.name
         while position < end and taken < most:
-            head = head_at(view, position - base)
+            head = head_at(view, position - base, position)
             if head is None:
-                raise segment.corrupt(position, "no frame")
+                raise segment.corrupt(position, "no intact head of a frame")
             next_offset = wanted.get(head.partition)
             if next_offset is not None and head.offset >= next_offset:
-                if not is_intact(view, position - base, head, position):
+                if not is_intact(view, position - base, head):
                     raise segment.corrupt(position, "a frame fails its checksum")
                 if head.offset != next_offset:
                     raise segment.corrupt(position, f"offset {head.offset} where {next_offset} is due")
@@ -199,7 +199,7 @@ class TopicCursor:
         if position is not None:
             # An index is a hint: it counts only if there is a whole frame where it points to.
             view = segment.view(end)
-            head = head_at(view, position - base)
-            if head is None or not is_intact(view, position - base, head, position):
+            head = head_at(view, position - base, position)
+            if head is None or not is_intact(view, position - base, head):
                 position = None
         return segment.data_start if position is None else position

@@ -11,7 +11,8 @@ from tidewire_kit.log.embedded.segments import (
     SegmentHeader,
     SegmentMap,
     TopicShape,
-    create_segment,
+    prepare_segment,
+    publish_segment,
     read_header,
     scan,
 )
@@ -36,7 +37,9 @@ def open_tail(shape: TopicShape, settings: EmbeddedLogSettings) -> TailFile:
         tail = TailFile.open(path, shape.partitions, shape.incarnation)
     written, durable = tail.written.load(), tail.durable.load()
     trusted = tail.boot_id == boot_id and written is not None and durable is not None
-    if trusted and shape.segment_path(written.segment_base if written else 0).exists():
+    if trusted and written is not None:
+        if not shape.segment_path(written.segment_base).exists():
+            publish_segment(shape, written.segment_base)
         return tail
     try:
         state = _find_end(shape, settings, durable)
@@ -61,7 +64,8 @@ def _find_end(shape: TopicShape, settings: EmbeddedLogSettings, durable: TailSta
                 f"the segments of topic {shape.name} are gone from {shape.directory}; restore a backup"
             )
         offsets = (0,) * shape.partitions
-        os.close(create_segment(shape, SegmentHeader(0, settings.clock_us(), offsets)))
+        os.close(prepare_segment(shape, SegmentHeader(0, settings.clock_us(), offsets)))
+        publish_segment(shape, 0)
         return TailState(shape.header_bytes, 0, settings.clock_us(), generation, 0, offsets)
 
     size = segment.path.stat().st_size

@@ -11,6 +11,7 @@ The index is written along with the segment but never synced; an entry that is m
 more, and a missing file is made again from the segment.
 """
 
+import contextlib
 import mmap
 import os
 import struct
@@ -50,6 +51,10 @@ class TopicShape:
     def segment_path(self, base: int) -> Path:
         """The segment whose first byte has this position."""
         return self.directory / f"{base:016x}.seg"
+
+    def prepared_path(self, base: int) -> Path:
+        """The same before it is in use."""
+        return self.directory / f"{base:016x}.new"
 
     def index_path(self, base: int) -> Path:
         """The index of that segment."""
@@ -102,22 +107,29 @@ def read_header(shape: TopicShape, base: int) -> SegmentHeader:
     return SegmentHeader(base, created_at_us, struct.unpack_from(f"<{partitions}Q", raw, _FIXED.size))
 
 
-def create_segment(shape: TopicShape, header: SegmentHeader) -> int:
-    """Creates a segment (over what a killed process may have left), durable with its name; returns its descriptor.
+def prepare_segment(shape: TopicShape, header: SegmentHeader) -> int:
+    """Creates the next segment under a name that nobody looks at yet; returns its descriptor. Raises OSError.
 
-    Raises OSError; then no file is left.
+    Then the tail is pointed to it, then `publish_segment` names it. Who finds the tail pointing to a segment without
+    its name gives it its name; so a process killed in between leaves no segment that is not in use.
     """
-    path = shape.segment_path(header.base)
+    path = shape.prepared_path(header.base)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         files.write_pieces(descriptor, [encode_header(shape, header)], 0)
         os.fsync(descriptor)
-        files.sync_directory(shape.directory)
     except OSError:
         os.close(descriptor)
         path.unlink(missing_ok=True)
         raise
     return descriptor
+
+
+def publish_segment(shape: TopicShape, base: int) -> None:
+    """Gives a prepared segment its name, durably; does nothing when it has it. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        shape.prepared_path(base).rename(shape.segment_path(base))
+    files.sync_directory(shape.directory)
 
 
 class SegmentMap:
@@ -154,8 +166,8 @@ def scan(view: memoryview, base: int, start: int, end: int) -> Iterator[tuple[in
     """(position, head) of each intact frame from `start` on; stops at `end` or at the first one that is not intact."""
     position = start
     while position < end:
-        head = head_at(view[: end - base], position - base)
-        if head is None or not is_intact(view, position - base, head, position):
+        head = head_at(view[: end - base], position - base, position)
+        if head is None or not is_intact(view, position - base, head):
             return
         yield position, head
         position += head.frame_bytes
@@ -220,7 +232,7 @@ def rebuild_index(shape: TopicShape, segment: SegmentMap, end: int, interval_byt
         if position >= due:
             entries.append(index_entry(position, tuple(offsets)))
             due = position + interval_bytes
-        head = head_at(view, position - segment.base)
+        head = head_at(view, position - segment.base, position)
         if head is None:
             raise segment.corrupt(position, "no frame")
         offsets[head.partition] = head.offset + 1
