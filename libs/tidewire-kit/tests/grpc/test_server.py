@@ -22,6 +22,7 @@ from tidewire_kit.grpc import (
     channel,
     channel_credentials,
 )
+from tidewire_kit.grpc.server import _options
 from tidewire_kit.identity import Role
 from tidewire_testkit.certificates import Authority
 from tidewire_testkit.directory import World
@@ -270,3 +271,12 @@ async def test_two_listeners_do_not_share_a_port_with_a_foreign_socket(
         holder.listen()
         with pytest.raises(FailedPrecondition, match="in use"):
             await make_server(ServerSettings(port=holder.getsockname()[1])).start()
+
+
+@pytest.mark.parametrize(
+    ("jitter", "age_ms"), [(0.0, 300_000), (1.0, 360_000), (-1.0, 240_000), (9.0, 360_000)]
+)
+def test_connections_end_at_their_age_give_or_take_a_fifth(jitter: float, age_ms: int) -> None:
+    options = dict(_options(ServerSettings(max_connection_age_seconds=300), jitter))
+    assert options["grpc.max_connection_age_ms"] == age_ms
+    assert options["grpc.so_reuseport"] == 0
