@@ -125,7 +125,7 @@ class AsyncConnection:
         self.endpoint = endpoint
         self._address, tls = split_endpoint(endpoint)
         self.tls = bool(ca_file) or not is_loopback(self._address) if tls is None else tls
-        self._ca_file = Path(ca_file) if ca_file else None
+        self.ca_file = Path(ca_file) if ca_file else None
         self.token_source: TokenSource | None = StaticToken(token) if isinstance(token, str) else token
         self.timeout_seconds = timeout_seconds
         self.retry_seconds = retry_seconds
@@ -160,13 +160,14 @@ class AsyncConnection:
     async def tenant(self) -> str:
         """The tenant's id: as given, or the only one that the caller sees. InvalidArgument when that is unclear."""
         if not self._tenant:
-            request = registry_pb2.ListTenantsRequest(page_size=2)
+            request = registry_pb2.ListTenantsRequest(page_size=10)
             answer = await self.call(
                 REGISTRY, lambda c: registry_pb2_grpc.RegistryServiceStub(c).ListTenants, request
             )
             if len(answer.tenants) != 1:
+                names = ", ".join(last_segment(tenant.name) for tenant in answer.tenants)
                 raise InvalidArgument(
-                    "the token sees several tenants; say which one is meant"
+                    f"the token sees several tenants ({names}{', …' if answer.next_page_token else ''}); say which"
                     if answer.tenants
                     else "the token sees no tenant; create one first",
                     field="tenant",
@@ -247,10 +248,10 @@ class AsyncConnection:
         if not self.tls:
             return grpc.aio.insecure_channel(target, options)
         try:
-            roots = self._ca_file.read_bytes() if self._ca_file else None
+            roots = self.ca_file.read_bytes() if self.ca_file else None
         except OSError as error:
             raise InvalidArgument(
-                f"the CA file {self._ca_file} cannot be read: {error.strerror}", field="ca_file"
+                f"the CA file {self.ca_file} cannot be read: {error.strerror}", field="ca_file"
             ) from error
         return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(roots), options)
 

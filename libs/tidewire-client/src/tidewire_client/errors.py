@@ -37,6 +37,7 @@ class TidewireError(Exception):
         retry_delay_seconds: how long the platform asks to wait before trying again; None when it did not say.
         metadata: what is variable in the message, by name.
         remedy: what to do about it when the platform says so apart from the message, or "".
+        from_platform: whether the platform answered so; else the SDK found it, or nobody answered.
     """
 
     code = "UNKNOWN"
@@ -58,6 +59,7 @@ class TidewireError(Exception):
         self.retry_delay_seconds = retry_delay_seconds
         self.metadata = metadata
         self.remedy = remedy
+        self.from_platform = False
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}" if self.remedy else self.message
@@ -174,12 +176,16 @@ def from_status(status: status_pb2.Status) -> TidewireError:
         elif detail.Unpack(retry):
             delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     kind = _BY_CODE.get(status.code, InternalError)
+    if reason == "MESSAGE_TOO_LARGE":  # never a matter of time
+        kind = InvalidArgument
     message = status.message or code_pb2.Code.Name(status.code)
     if remedy in message:
         remedy = ""
-    return kind(
+    error = kind(
         message, reason=reason, field=field, retry_delay_seconds=delay, metadata=metadata, remedy=remedy
     )
+    error.from_platform = True
+    return error
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, service: str = "", address: str = "") -> TidewireError:
@@ -201,7 +207,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str = "", address: str 
         return Unavailable(f"cannot reach {where}: {_brief(details)}")
     if kind is DeadlineExceeded:
         return DeadlineExceeded(f"no answer from {where} in time")
-    return kind(details or error.code().name)
+    plain = kind(details or error.code().name)
+    plain.from_platform = True
+    return plain
 
 
 def _brief(details: str) -> str:

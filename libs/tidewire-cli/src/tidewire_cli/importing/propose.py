@@ -17,7 +17,7 @@ from tidewire_cli.importing.names import is_device, is_metric, metric_names, spl
 from tidewire_cli.importing.plan import ColumnPlan, Dialect, ImportPlan, PlanOptions, TimeKind, TimePlan
 from tidewire_client import InvalidArgument
 
-NULLS = frozenset({"", "null", "none", "nan", "na", "n/a", "#n/a", "-", "--", "?", "missing"})
+NULLS = frozenset({"", "null", "nil", "none", "nan", "na", "n/a", "#n/a", "-", "--", "?", "missing"})
 BOOLEANS = {"true": True, "false": False, "on": True, "off": False, "yes": True, "no": False}
 _TIME_NAMES = (
     "time",

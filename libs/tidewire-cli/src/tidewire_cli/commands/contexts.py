@@ -1,0 +1,125 @@
+"""`tidewire context`: which platforms there are, and as whom one talks to them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidewire_cli.output import Column
+from tidewire_cli.session import Session, command
+
+app = typer.Typer(help="Platforms to talk to, and as whom.", no_args_is_help=True)
+
+
+def _names(incomplete: str) -> list[str]:
+    from tidewire_cli.contexts import load_contexts
+
+    return [name for name in load_contexts().contexts if name.startswith(incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name of the context.", show_default=False, autocompletion=_names),
+]
+
+
+@command(app, "list")
+async def list_(session: Session) -> None:
+    """List contexts; the one in use has a star."""
+    from tidewire_cli.contexts import load_contexts
+
+    kept = load_contexts()
+    rows = [
+        {
+            "current": name == kept.current,
+            "name": name,
+            "endpoint": one.endpoint,
+            "tenant": one.tenant,
+            "token_file": one.token_file,
+        }
+        for name, one in kept.contexts.items()
+    ]
+    session.out.rows(
+        rows,
+        (
+            Column("current", "", lambda current: "*" if current else ""),
+            Column("name", "CONTEXT"),
+            Column("endpoint", "ENDPOINT"),
+            Column("tenant", "TENANT"),
+            Column("token_file", "TOKEN FILE"),
+        ),
+        empty="There is no context. `tidewire up` makes one; so does `tidewire context create`.",
+    )
+
+
+@command(app, "get")
+async def get(session: Session, name: Annotated[str, typer.Argument(metavar="NAME")] = "") -> None:
+    """Show a context, by default the one in use. A token that it holds is not shown."""
+    from tidewire_cli.contexts import load_contexts
+    from tidewire_client import NotFound
+
+    kept = load_contexts()
+    one = kept.get(name)
+    if one is None:
+        raise NotFound("no context is in use; choose one with `tidewire context use NAME`")
+    session.out.one(
+        {
+            "name": name or kept.current,
+            "endpoint": one.endpoint,
+            "tenant": one.tenant,
+            "token_file": one.token_file,
+            "has_token": bool(one.token or one.token_file),
+            "ca_file": one.ca_file,
+        }
+    )
+
+
+@command(app, "use")
+async def use(session: Session, name: Name) -> None:
+    """Use a context from now on."""
+    from tidewire_cli.contexts import use_context
+
+    use_context(name)
+    session.out.done(f"Using context {name}.", {"current": name})
+
+
+@command(app, "create")
+async def create(
+    session: Session,
+    name: Name,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option("--ca-file", help="Certificate authorities to trust, PEM.", show_default=False),
+    ] = None,
+    token_stdin: Annotated[
+        bool, typer.Option("--token-stdin", help="Read the token from standard input and keep it here.")
+    ] = False,
+    no_use: Annotated[bool, typer.Option("--no-use", help="Leave the context in use as it is.")] = False,
+) -> None:
+    """Create or replace a context from --endpoint, --tenant and --token-file, and use it."""
+    from tidewire_cli.contexts import Context, write_context
+    from tidewire_client import InvalidArgument
+
+    options = session.options
+    if not options.endpoint:
+        raise InvalidArgument("--endpoint is missing", field="endpoint")
+    token = sys.stdin.readline().strip() if token_stdin else ""
+    context = Context(
+        options.endpoint,
+        options.tenant,
+        str(options.token_file.expanduser().absolute()) if options.token_file else "",
+        token,
+        str(ca_file.expanduser().absolute()) if ca_file else "",
+    )
+    path = write_context(name, context, use=not no_use)
+    session.out.done(f"Wrote context {name} to {path}.", {"name": name, "file": str(path)})
+
+
+@command(app, "delete")
+async def delete(session: Session, name: Name) -> None:
+    """Remove a context. The platform and token files stay as they are."""
+    from tidewire_cli.contexts import delete_context
+
+    delete_context(name)
+    session.out.done(f"Removed context {name}.", {"deleted": name})

@@ -1,0 +1,375 @@
+"""`tidewire query`: readings, to look at or to work with.
+
+tidewire query                                       the newest value of every series
+tidewire query buoy                                  one device: newest values and the curve of the last day
+tidewire query buoy temperature --last 7d --rows     the readings themselves
+tidewire query buoy --last 30d --aggregate avg,max --every 1d
+tidewire query --series                              which series there are, and from when to when
+"""
+
+import shutil
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tidewire_cli.given import parse_moment, parse_span
+from tidewire_cli.looks import ago, chart, human_value, utc_text
+from tidewire_cli.output import Column, Format
+from tidewire_cli.session import Session
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tidewire_client import Aggregate, AsyncQueryClient, SeriesColumns
+
+_PEOPLE_ROWS = 50
+_CURVE_POINTS = 120
+_STEPS = (
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    10_800,
+    21_600,
+    43_200,
+    86_400,
+    604_800,
+)
+
+
+async def query(
+    session: Session,
+    device: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEVICE", help="Device id, or several with commas; none: all.", show_default=False
+        ),
+    ] = "",
+    metrics: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="METRIC", help="Metrics; none: all.", show_default=False),
+    ] = None,
+    last: Annotated[
+        str,
+        typer.Option(
+            "--last", metavar="SPAN", help="From so long ago, such as 1h or 7d.", show_default=False
+        ),
+    ] = "",
+    start: Annotated[
+        str,
+        typer.Option(
+            "--start",
+            metavar="TIME",
+            help="From here: ISO 8601 (UTC without a zone) or -2h.",
+            show_default=False,
+        ),
+    ] = "",
+    end: Annotated[
+        str, typer.Option("--end", metavar="TIME", help="Up to here, exclusive.", show_default=False)
+    ] = "",
+    aggregate: Annotated[
+        str,
+        typer.Option(
+            "--aggregate",
+            "-a",
+            metavar="FUNCTIONS",
+            help="avg, min, max, sum, count, first, last, stddev; several with commas.",
+            show_default=False,
+        ),
+    ] = "",
+    every: Annotated[
+        str,
+        typer.Option(
+            "--every", metavar="SPAN", help="Width of a bucket; none: one over all.", show_default=False
+        ),
+    ] = "",
+    across: Annotated[bool, typer.Option("--across", help="Aggregate all the devices together.")] = False,
+    rows: Annotated[bool, typer.Option("--rows", "-r", help="The readings themselves.")] = False,
+    series: Annotated[bool, typer.Option("--series", help="Which series there are.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many rows or series.", show_default=False)
+    ] = None,
+) -> None:
+    """Show readings: newest values, a device's curve, rows, or aggregates.
+
+    Without a device: the newest value of every series. With one: its newest values and curves of the last day (or of
+    --last, --start, --end). --rows shows the readings, --aggregate FUNCTIONS --every SPAN buckets of them. With
+    --output json, yaml or csv all of it is for programs.
+    """
+    from tidewire_client import InvalidArgument
+
+    now = datetime.now(UTC)
+    since = now - parse_span(last, "--last") if last else None
+    if start and last:
+        raise InvalidArgument("give --last or --start, not both", field="last")
+    if start:
+        since = parse_moment(start, "--start", now)
+    until = parse_moment(end, "--end", now) if end else None
+    if since is not None and until is not None and since >= until:
+        raise InvalidArgument("--end must be later than --start", field="end")
+    if sum((bool(aggregate), rows, series)) > 1:
+        raise InvalidArgument("--aggregate, --rows and --series go one at a time", field="rows")
+    if every and not aggregate:
+        raise InvalidArgument("--every needs --aggregate, such as --aggregate avg", field="every")
+    names = [name for name in device.split(",") if name]
+    wanted = list(metrics or [])
+    client = await session.query()
+    if series:
+        await _series(session, client, names, limit)
+    elif aggregate:
+        await _aggregates(session, client, names, wanted, aggregate, every, (since, until), across=across)
+    elif rows:
+        if len(names) != 1:
+            raise InvalidArgument("--rows needs one device: tidewire query DEVICE --rows", field="device")
+        await _rows(session, client, names[0], wanted, (since, until), limit)
+    elif len(names) == 1 and session.out.for_people:
+        await _curves(session, client, names[0], wanted, since, until)
+    else:
+        await _latest(session, client, names, wanted, limit)
+
+
+async def _latest(
+    session: Session, client: "AsyncQueryClient", devices: list[str], metrics: list[str], limit: int | None
+) -> None:
+    from tidewire_client.times import now_us
+
+    cap = limit or (1000 if session.out.for_people else None)
+    values = await client.latest(devices, metrics, limit=cap)
+    now = now_us()
+    session.out.rows(
+        [
+            {
+                "device": one.device,
+                "metric": one.metric,
+                "time": utc_text(one.time_unix_us),
+                "age": (now - one.time_unix_us) / 1e6,
+                "value": one.value,
+            }
+            for one in values
+        ],
+        (
+            Column("device", "DEVICE"),
+            Column("metric", "METRIC"),
+            Column("value", "VALUE", human_value, right=True),
+            Column("age", "AGE", lambda age: ago(0, round(age * 1e6))),
+            Column("time", "TIME"),
+        ),
+        empty="There are no readings" + (f" of {', '.join(devices)}." if devices else " yet."),
+    )
+    if cap is not None and len(values) >= cap and session.out.for_people:
+        session.out.warn(f"The first {cap}; see more with --limit, or name a device.")
+
+
+async def _series(
+    session: Session, client: "AsyncQueryClient", devices: list[str], limit: int | None
+) -> None:
+    found = await client.series(devices, limit=limit)
+    session.out.rows(
+        [
+            {
+                "device": one.device,
+                "metric": one.metric,
+                "first_time": utc_text(one.first_time_unix_us),
+                "last_time": utc_text(one.last_time_unix_us),
+            }
+            for one in found
+        ],
+        (
+            Column("device", "DEVICE"),
+            Column("metric", "METRIC"),
+            Column("first_time", "FIRST"),
+            Column("last_time", "LAST"),
+        ),
+        empty="There are no series yet.",
+    )
+
+
+async def _rows(
+    session: Session,
+    client: "AsyncQueryClient",
+    device: str,
+    metrics: list[str],
+    span: tuple[datetime | None, datetime | None],
+    limit: int | None,
+) -> None:
+    cap = limit or (_PEOPLE_ROWS if session.out.for_people else 0)
+    ask = cap + 1 if session.out.for_people and not limit else cap
+    table = await client.read_series(device, metrics, start=span[0], end=span[1], max_rows=ask)
+    shown = len(table) if not cap else min(cap, len(table))
+    if session.out.format is Format.CSV:
+        _csv(table, shown)
+        return
+    listed = [
+        {
+            "time": utc_text(int(table.time_unix_us[row])),
+            **{
+                metric: value
+                for metric, value in zip(table.metrics, table.values[:, row].tolist(), strict=True)
+                if value == value
+            },
+        }
+        for row in range(shown)
+    ]
+    if not session.out.for_people:
+        session.out.data({"device": device, "metrics": list(table.metrics), "rows": listed})
+        return
+    columns = [Column(metric, metric.upper(), human_value, right=True) for metric in table.metrics]
+    session.out.rows(
+        listed, (Column("time", "TIME"), *columns), empty=f"{device} has no readings in this time."
+    )
+    if len(table) > shown:
+        session.out.warn(f"The first {shown} rows; see more with --limit, or all with --output csv.")
+
+
+def _csv(table: "SeriesColumns", rows: int) -> None:
+    """Columns as CSV, thousands of rows at a time."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["time", *table.metrics])
+    for start in range(0, rows, 10_000):
+        stop = min(start + 10_000, rows)
+        times = map(utc_text, table.time_unix_us[start:stop].tolist())
+        cells = (
+            ("" if value != value else value for value in row)
+            for row in table.values[:, start:stop].T.tolist()
+        )
+        writer.writerows([time, *row] for time, row in zip(times, cells, strict=True))
+
+
+async def _known_metrics(client: "AsyncQueryClient", devices: list[str]) -> list[str]:
+    return sorted({one.metric for one in await client.series(devices)})
+
+
+async def _aggregates(
+    session: Session,
+    client: "AsyncQueryClient",
+    devices: list[str],
+    metrics: list[str],
+    functions: str,
+    every: str,
+    span: tuple[datetime | None, datetime | None],
+    *,
+    across: bool,
+) -> None:
+    asked = [name.strip().lower() for name in functions.split(",") if name.strip()]
+    if not devices:
+        devices = sorted({one.device for one in await client.series()})
+    if not metrics:
+        metrics = await _known_metrics(client, devices)
+    if not devices or not metrics:
+        session.out.rows([], (), empty="There are no readings.")
+        return
+    found = await client.aggregate(
+        devices,
+        metrics,
+        asked,
+        start=span[0],
+        end=span[1],
+        every=parse_span(every, "--every") if every else None,
+        across_devices=across,
+    )
+    listed = [
+        {
+            **({} if across else {"device": one.device}),
+            "metric": one.metric,
+            **({"time": utc_text(int(one.bucket_start_unix_us[bucket]))} if every else {}),
+            **{name: float(one.columns[name][bucket]) for name in asked},
+        }
+        for one in found
+        for bucket in range(len(one.bucket_start_unix_us))
+    ]
+    columns = [Column("metric", "METRIC"), Column("time", "TIME")] if every else [Column("metric", "METRIC")]
+    if len(devices) > 1 and not across:
+        columns.insert(0, Column("device", "DEVICE"))
+    columns += [Column(name, name.upper(), human_value, right=True) for name in asked]
+    session.out.rows(listed, columns, empty="There are no readings in this time.")
+
+
+async def _curves(
+    session: Session,
+    client: "AsyncQueryClient",
+    device: str,
+    metrics: list[str],
+    since: datetime | None,
+    until: datetime | None,
+) -> None:
+    """For people: the newest value of each metric and its curve over the time asked for, or the last day there is."""
+    from tidewire_client.times import now_us, to_datetime
+
+    values = await client.latest([device], metrics)
+    if not values:
+        session.out.note(f"There are no readings of {device}.")
+        return
+    now = datetime.now(UTC)
+    newest = to_datetime(max(one.time_unix_us for one in values))
+    end = until or max(min(now, newest + timedelta(seconds=1)), newest + timedelta(microseconds=1))
+    begin = since or end - timedelta(days=1)
+    if begin >= end:
+        begin = end - timedelta(days=1)
+    step = next((s for s in _STEPS if s * _CURVE_POINTS >= (end - begin).total_seconds()), _STEPS[-1])
+    found = await client.aggregate(
+        [device],
+        [one.metric for one in values],
+        ["avg", "min", "max", "count"],
+        start=begin,
+        end=end,
+        every=step,
+    )
+    curves = {one.metric: one for one in found}
+    width = min(100, shutil.get_terminal_size((80, 24)).columns) - 14
+    print(f"{device}, {utc_text(_us(begin))} to {utc_text(_us(end))}")
+    for one in values:
+        print(
+            f"\n{one.metric}  {human_value(one.value)}  "
+            f"({ago(one.time_unix_us, now_us())}, {utc_text(one.time_unix_us)})"
+        )
+        curve = curves.get(one.metric)
+        if curve is None or not len(curve.bucket_start_unix_us):
+            print("  no readings in this time")
+            continue
+        evenly = _evenly(curve, begin, end, step)
+        for line in chart(evenly.tolist(), width=max(20, width), height=6 if len(values) <= 3 else 3):
+            print(f"  {line}")
+        counted = int(curve.columns["count"].sum())
+        mean = float((curve.columns["avg"] * curve.columns["count"]).sum() / max(1, counted))
+        print(
+            f"  {counted:,} readings, min {human_value(float(curve.columns['min'].min()))}, "
+            f"mean {human_value(mean)}, max {human_value(float(curve.columns['max'].max()))}"
+        )
+
+
+def _us(moment: datetime) -> int:
+    from tidewire_client.times import to_unix_us
+
+    return to_unix_us(moment)
+
+
+def _evenly(curve: "Aggregate", begin: datetime, end: datetime, step_seconds: int) -> "np.ndarray":
+    """Buckets put in their places in time, float64 (places,); NaN where there is none."""
+    import numpy as np
+
+    step_us = step_seconds * 1_000_000
+    first = _us(begin) // step_us
+    places = _us(end) // step_us - first + 1
+    evenly = np.full(places, np.nan)
+    at = curve.bucket_start_unix_us // step_us - first
+    inside = (at >= 0) & (at < places)
+    evenly[at[inside]] = curve.columns["avg"][inside]
+    known = np.flatnonzero(~np.isnan(evenly))
+    gaps = np.diff(known)
+    if len(gaps) and np.median(gaps) > 1:  # measured less often than a bucket is wide: join the points
+        return np.asarray(np.interp(np.arange(places), known, evenly[known], np.nan, np.nan))
+    return evenly
