@@ -61,5 +61,5 @@ async def walk_access_table(descriptor: ServiceDescriptor, access: Access) -> No
 async def _code(channel: aio.Channel, path: str, token: str = "") -> grpc.StatusCode:
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     # A unary request with streamed answers is, on the wire, what every kind of RPC accepts for its first message.
-    method: "aio.UnaryStreamMultiCallable[bytes, bytes]" = channel.unary_stream(path)
+    method: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
     return await method(b"", metadata=metadata, timeout=30).code()
