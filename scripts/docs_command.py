@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
+
 from tidewire_cli.main import build
 
 EVERYWHERE = 10  # an option that this many commands have alike is described once
@@ -35,7 +36,7 @@ def parameters(command: Any) -> Iterator[str]:
             names = [parameter.name.upper()]
         default = parameter.default
         shown = "required" if parameter.required else ""
-        if type(default) in {str, int, float} and default != "":
+        if isinstance(default, str | int | float) and not isinstance(default, bool) and default != "":
             shown = f"`{default}`"
         meaning = " ".join((getattr(parameter, "help", "") or "").split()).replace("|", "\\|")
         yield f"| {', '.join(f'`{name}`' for name in names)} | {shown} | {meaning} |"
