@@ -6,6 +6,7 @@ from tidewire.storage.v1 import storage_pb2
 from tidewire_kit import service, topics
 from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.grpc import service_handler
+from tidewire_kit.owner import OwnerSettings
 from tidewire_kit.service import ServiceContext, ServiceParts
 from tidewire_storage.access import ACCESS
 from tidewire_storage.adapters.embedded import EmbeddedStore
@@ -34,7 +35,9 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     )
     metrics = StorageMetrics(ctx.metrics, ctx.clock, ctx.directory)
     ingest = IngestReadings(store, ctx.clock, incarnation, _limits(settings), metrics.flushed)
-    owner = telemetry_owner(ctx.log, ctx.clock, ingest)
+    owner = telemetry_owner(
+        ctx.log, ctx.clock, ingest, OwnerSettings(window_seconds=settings.dedup_window_seconds)
+    )
     metrics.watch_owner(owner.stats, ctx.metrics)
     accounts = Accounts(store, ctx.log, ctx.clock, topics.TELEMETRY, lambda: ingest.in_flight_readings)
     housekeeping = Housekeeping(

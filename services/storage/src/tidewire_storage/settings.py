@@ -28,6 +28,10 @@ class Settings:
     series_seconds: float = setting(1.5, minimum=0.0, maximum=4.0)
     """Least time between two writings of the newest values, in seconds. A busy device is then written seldom."""
 
+    dedup_window_seconds: float = setting(600.0, minimum=1.0, maximum=600.0)
+    """Log time for which a batch is recognised when it is sent again, in seconds. Ten minutes is longer than any device
+    tries without a pause; beyond it readings collapse by device, metric and time."""
+
     epoch_seconds: int = setting(3600, minimum=1, maximum=3600)
     """Log time after which an epoch ends, in seconds; a divisor of 3600, so that no epoch spans two hours."""
 

@@ -14,7 +14,7 @@ from tidewire_kit.log.port import Buffer, Consumer, LogRecord, MessageLog, Topic
 from tidewire_kit.observability.logs import get_logger
 from tidewire_kit.owner.admission import Decoded, admit, dead_lettered, decode_checked
 from tidewire_kit.owner.dead_letters import DeadLetters
-from tidewire_kit.owner.dedup import DedupWindow, SegmentHasher
+from tidewire_kit.owner.dedup import WINDOW_SECONDS, DedupWindow, SegmentHasher
 from tidewire_kit.owner.poison import PoisonGuard
 from tidewire_kit.owner.port import AdmittedRecord, Processor
 from tidewire_kit.telemetry.record import Record, decode_record
@@ -27,7 +27,7 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class OwnerSettings:
-    """Times of the loop, in seconds; tests shorten them."""
+    """Times, in seconds; tests shorten them."""
 
     poll_seconds: float = 0.2
     """Longest wait for records, and so the most that a flush comes late."""
@@ -37,6 +37,8 @@ class OwnerSettings:
     """After stopping for too many bad records: time to the next try."""
     first_retry_seconds: float = 0.5
     longest_retry_seconds: float = 10.0
+    window_seconds: float = WINDOW_SECONDS
+    """How long a batch is recognised when it is sent again."""
 
 
 @dataclass(slots=True)
@@ -136,7 +138,7 @@ class PartitionOwner:
         self._hasher = self._hasher or SegmentHasher(self._log.incarnation(self._topic))
         offsets: dict[TopicPartition, int] = {}
         for partition, progress in (await self._processor.load(partitions)).items():
-            window = self._windows[partition] = DedupWindow()
+            window = self._windows[partition] = DedupWindow(seconds=self._settings.window_seconds)
             window.load(progress.entries)
             if progress.next_offset is not None:
                 offsets[partition] = progress.next_offset

@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS epochs (
   incarnation BLOB NOT NULL, partition INTEGER NOT NULL, epoch INTEGER NOT NULL,
   first_offset INTEGER NOT NULL,
   covered_offset INTEGER NOT NULL,
-  end_offset INTEGER,                        -- the cut; NULL while open
+  end_offset INTEGER,                        -- the cut, NULL while open
   hour_us INTEGER NOT NULL,
   gathered_bytes INTEGER NOT NULL,
   blocks INTEGER NOT NULL,
@@ -112,7 +112,7 @@ def create(connection: sqlite3.Connection, path: Path) -> None:
         if found > VERSION:
             raise FailedPrecondition(
                 f"{path} has format {found}, newer than {VERSION}; run the version that wrote it, or a newer one",
-                reason="FORMAT_TOO_NEW",
+                reason="FORMAT_NEWER",
                 subject=str(path),
             )
         for statement in _TABLES.split(";"):
