@@ -77,14 +77,14 @@ async def test_killed_writers_lose_nothing_and_repeat_nothing(
     ledgers.mkdir()
     writers = [Process("write", data_dir, ledgers) for _ in range(3)]
     processes += writers
-    for turn in range(9):
+    for turn in range(6):
         victim = turn % len(writers)
-        until_sync(lambda victim=victim: len(writers[victim].lines()) > 20)
+        until_sync(lambda victim=victim: len(writers[victim].lines()) > 10)
         await asyncio.sleep(random.uniform(0, 0.05))  # any moment will do
         writers[victim].kill()
         writers[victim] = Process("write", data_dir, ledgers)
         processes.append(writers[victim])
-    until_sync(lambda: all(len(writer.lines()) > 20 for writer in writers))
+    until_sync(lambda: all(len(writer.lines()) > 10 for writer in writers))
     for writer in writers:
         writer.kill()
 

@@ -258,7 +258,9 @@ class TopicAppender:
         The page cache may show bytes that never reached the disk: nothing behind `durable` is kept.
         """
         for base in self.shape.bases():
-            if base > durable.segment_base:  # begun, and empty: its beginner was killed before noting it as durable
+            if (
+                base > durable.segment_base
+            ):  # begun, and empty: its beginner was killed before noting it as durable
                 self.shape.segment_path(base).unlink(missing_ok=True)
         self.shape.index_path(durable.segment_base).unlink(missing_ok=True)
         descriptor = os.open(self.shape.segment_path(durable.segment_base), os.O_RDWR | os.O_CLOEXEC)

@@ -59,7 +59,10 @@ class EmbeddedLog:
 
     async def start(self) -> None:
         """See the port."""
-        await asyncio.to_thread(self._make_directories)
+        try:
+            await asyncio.to_thread(self._make_directories)
+        except OSError as error:
+            raise Unavailable("message log", f"cannot use its directory: {error}") from error
         self._retention = Retention(self._directory, self._settings, lambda: tuple(self._streams.values()))
         self._capacity = Capacity(
             self._directory, self._settings, lambda: tuple(self._streams.values()), self._make_room

@@ -17,7 +17,7 @@ from tidewire_kit.log.embedded.segments import (
     scan,
 )
 from tidewire_kit.log.embedded.settings import EmbeddedLogSettings
-from tidewire_kit.log.embedded.tail import TailFile, TailState
+from tidewire_kit.log.embedded.tail import TailFile, TailState, UnreadableTail
 from tidewire_kit.log.errors import LogCorrupt
 
 
@@ -30,9 +30,7 @@ def open_tail(shape: TopicShape, settings: EmbeddedLogSettings) -> TailFile:
     boot_id = settings.boot_id()
     try:
         tail = TailFile.open(path, shape.partitions, shape.incarnation)
-    except (FileNotFoundError, LogCorrupt):
-        if not shape.bases() and path.exists():
-            raise
+    except (FileNotFoundError, UnreadableTail):
         TailFile.create(path, shape.partitions, shape.incarnation)
         tail = TailFile.open(path, shape.partitions, shape.incarnation)
     written, durable = tail.written.load(), tail.durable.load()
@@ -57,8 +55,8 @@ def _find_end(shape: TopicShape, settings: EmbeddedLogSettings, durable: TailSta
     """The end according to the segments; cuts the last one there, durably."""
     least = durable.position if durable else 0
     generation = durable.generation + 1 if durable else 1
-    segment = _last_segment(shape, least)
-    if segment is None:
+    bases = shape.bases()
+    if not bases:
         if least:
             raise LogCorrupt(
                 f"the segments of topic {shape.name} are gone from {shape.directory}; restore a backup"
@@ -68,6 +66,7 @@ def _find_end(shape: TopicShape, settings: EmbeddedLogSettings, durable: TailSta
         publish_segment(shape, 0)
         return TailState(shape.header_bytes, 0, settings.clock_us(), generation, 0, offsets)
 
+    segment = SegmentMap(shape, bases[-1])  # its header was durable before it got its name
     size = segment.path.stat().st_size
     ends = list(segment.header.offsets)
     stamp = segment.header.created_at_us
@@ -86,19 +85,6 @@ def _find_end(shape: TopicShape, settings: EmbeddedLogSettings, durable: TailSta
     shape.index_path(segment.base).unlink(missing_ok=True)
     _cut(segment, position)
     return TailState(position, segment.base, stamp, generation, segment.base, tuple(ends))
-
-
-def _last_segment(shape: TopicShape, least: int) -> SegmentMap | None:
-    bases = shape.bases()
-    while bases:
-        try:
-            return SegmentMap(shape, bases[-1])
-        except LogCorrupt:
-            # Created, but the machine went down before it was used: its header is durable before its first frame.
-            if least > bases[-1]:
-                raise
-            shape.segment_path(bases.pop()).unlink()
-    return None
 
 
 def _cut(segment: SegmentMap, position: int) -> None:

@@ -78,7 +78,7 @@ class Retention:
             ]
             if not candidates:
                 return removed
-            oldest = min(candidates)
+            oldest = min(candidates, key=lambda candidate: candidate.ended_at_us)
             shape = oldest.topic.shape
             shape.segment_path(oldest.base).unlink(missing_ok=True)
             shape.index_path(oldest.base).unlink(missing_ok=True)

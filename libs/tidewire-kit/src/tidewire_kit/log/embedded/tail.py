@@ -81,6 +81,14 @@ class _SlotPair:
         )
 
 
+def _file_bytes(partitions: int) -> int:
+    return _FILE_HEAD.size + 4 * ((_SLOT_FIELDS + partitions) * 8 + 8)
+
+
+class UnreadableTail(LogCorrupt):
+    """The machine went down before the tail file had reached the disk. It is made again from the segments."""
+
+
 class TailFile:
     """The mapped tail of one topic. Cheap to read: `durable.load()` is a copy of some hundred bytes and a hash."""
 
@@ -94,28 +102,32 @@ class TailFile:
     @classmethod
     def create(cls, path: Path, partitions: int, incarnation: bytes) -> None:
         """Makes an empty tail file (no state, no boot id) in one step; the caller holds the append lock."""
-        size = _FILE_HEAD.size + 4 * ((_SLOT_FIELDS + partitions) * 8 + 8)
         head = _FILE_HEAD.pack(_MAGIC, FORMAT_VERSION, partitions, incarnation, b"")
-        files.write_whole(path, head + bytes(size - len(head)))
+        files.write_whole(path, head.ljust(_file_bytes(partitions), b"\0"))
 
     @classmethod
     def open(cls, path: Path, partitions: int, incarnation: bytes) -> "TailFile":
-        """Maps an existing tail file. Raises FileNotFoundError, LogCorrupt, FailedPrecondition (newer format)."""
+        """Maps an existing tail file. Raises FileNotFoundError, UnreadableTail, LogCorrupt, FailedPrecondition."""
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             size = os.fstat(descriptor).st_size
             if size < _FILE_HEAD.size:
-                raise LogCorrupt(f"tail file {path} is {size} bytes long")
+                raise UnreadableTail(f"tail file {path} is {size} bytes long")
             memory = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
         magic, version, stored_partitions, stored_incarnation, _boot = _FILE_HEAD.unpack_from(memory)
         if magic != _MAGIC:
-            raise LogCorrupt(f"{path} is not a tail file of the log")
+            raise UnreadableTail(f"{path} is not a tail file of the log")
         if version > FORMAT_VERSION:
             raise newer_format(path, version, FORMAT_VERSION)
         if stored_partitions != partitions or stored_incarnation != incarnation:
-            raise LogCorrupt(f"tail file {path} belongs to another incarnation of the topic")
+            raise LogCorrupt(
+                f"{path} belongs to another incarnation of the topic than log/meta.db: one of them was replaced; "
+                "restore both from one backup"
+            )
+        if size < _file_bytes(partitions):
+            raise UnreadableTail(f"tail file {path} is {size} bytes long")
         return cls(path, memory, partitions)
 
     @property
