@@ -53,7 +53,7 @@ def main() -> int:
         ("reached", "left"),
         ("reference, or what limits it", "left"),
     ]:
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     for figure in figures:
         table.add_row(*figure.cells())
     Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -42,10 +42,10 @@ class Platform:
         parent = psutil.Process(self.process.pid)
         return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
 
-    def metadata(self, admin: bool = False) -> list[tuple[str, str]]:
+    def metadata(self, admin: bool = False) -> tuple[tuple[str, str], ...]:
         """Call metadata with the tenant's or the platform's token."""
         file = self.directory / "keys" / "admin.token" if admin else self.token_file
-        return [("authorization", "Bearer " + file.read_text().strip())]
+        return (("authorization", "Bearer " + file.read_text().strip()),)
 
     def stored(self) -> tuple[int, int]:
         """(readings stored, records of the log not yet read) as storage says."""
@@ -100,7 +100,7 @@ def _wait_serving(path: Path, process: subprocess.Popen[bytes]) -> dict[str, lis
             endpoints = json.loads((path / "run" / "endpoints.json").read_text())
             for service in ("registry", "ingestion", "storage"):
                 with grpc.insecure_channel(endpoints[service][0]["address"]) as channel:
-                    answer = health_pb2_grpc.HealthStub(channel).Check(
+                    answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # the stubs leave it out
                         health_pb2.HealthCheckRequest(), timeout=1
                     )
                     if answer.status != health_pb2.HealthCheckResponse.SERVING:
