@@ -20,6 +20,18 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
+def advertised(address: str, advertise_host: str | None) -> str:
+    """Returns the address to tell others for a listener's: the given host, or this machine's name for "any"."""
+    host, _, port = address.rpartition(":")
+    if advertise_host is not None:
+        return join_address(advertise_host, int(port))
+    try:
+        anywhere = ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        anywhere = False
+    return join_address(socket.gethostname(), int(port)) if anywhere else address
+
+
 def check_listener(host: str, *, secure: bool, insecure_allowed: bool) -> None:
     """Raises InvalidArgument for a listener on another address than loopback without TLS."""
     if secure or insecure_allowed or is_loopback(host):

@@ -14,6 +14,7 @@ SIGTERM or SIGINT drains: NOT_SERVING, refuse, finish what was accepted, flush, 
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -31,7 +32,7 @@ from tidewire_kit.clock import Clock, SystemClock
 from tidewire_kit.datadir import DataDir, open_data_dir
 from tidewire_kit.directory import Directory
 from tidewire_kit.endpoints import Endpoint, add_endpoint, read_endpoints, remove_endpoint
-from tidewire_kit.errors import InvalidArgument, TidewireError
+from tidewire_kit.errors import InvalidArgument, TidewireError, Unavailable
 from tidewire_kit.grpc import (
     Check,
     Guard,
@@ -45,6 +46,7 @@ from tidewire_kit.grpc import (
 from tidewire_kit.identity import TokenVerifier
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
 from tidewire_kit.log.port import MemberProfile, MessageLog
+from tidewire_kit.net import advertised
 from tidewire_kit.observability import logs, traces
 from tidewire_kit.observability.http import MetricsServer
 from tidewire_kit.observability.metrics import RpcMetrics, new_registry
@@ -89,14 +91,19 @@ class ServiceContext[S: ServiceSettings]:
         """Returns a channel to another service, with TLS and the service token as the settings say.
 
         The address is the data directory's when that service runs there; otherwise, for the registry, the setting
-        TIDEWIRE_ENDPOINT. Make it late (at the first call): the other service may still be starting.
+        TIDEWIRE_ENDPOINT, and for others Unavailable is raised. Make it late (at the first call), as the other service
+        may still be starting, and anew when calls fail with UNAVAILABLE, as it may have come back elsewhere.
         """
+        common = self.common
         endpoints = read_endpoints(self.data_dir).get(service, [])
-        address = endpoints[0].address if endpoints else self.common.endpoint
-        tls = channel_credentials(self.common.tls_ca_file) if self.common.tls_cert_file else None
-        return channel(
-            address, tls, TokenFile(self.common.service_token_file or self.data_dir.service_token_file)
-        )
+        if not endpoints and service != "registry":
+            raise Unavailable(service, "is not running here; try again shortly")
+        address = endpoints[0].address if endpoints else common.endpoint
+        tls = None
+        if common.tls_cert_file is not None:
+            own = (common.tls_cert_file, common.tls_key_file) if common.tls_client_ca_file else (None, None)
+            tls = channel_credentials(common.tls_ca_file, *own)
+        return channel(address, tls, TokenFile(common.service_token_file or self.data_dir.service_token_file))
 
 
 async def _nothing() -> None:
@@ -201,6 +208,7 @@ async def running_service[S: ServiceSettings](
             _server_settings(settings, common), tls_files(common), guard, jitter=random.uniform(-1, 1)
         )
         stack.push_async_callback(server.stop)
+        server.bind()  # before anything is started: a port in use is the most likely reason to fail
         metrics_server = MetricsServer(metrics, lambda: server.health.failures)
         metrics_address = await metrics_server.start(
             common.host, settings.metrics_port, f"{settings.PREFIX}METRICS_PORT"
@@ -219,7 +227,8 @@ async def running_service[S: ServiceSettings](
             server.health.add(check_name, check)
         await directory.ready()
         await parts.start()
-        address = await server.start()
+        address = advertised(await server.start(), common.advertise_host)
+        metrics_address = advertised(metrics_address, common.advertise_host)
         endpoint = Endpoint(address, metrics_address, os.getpid())
         add_endpoint(data_dir, name, endpoint)
         stack.callback(remove_endpoint, data_dir, name, endpoint)
@@ -240,6 +249,8 @@ async def _serve[S: ServiceSettings](name: str, settings: S, common: CommonSetti
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stopping, number)
     async with running_service(name, settings, common, build):
+        # What start-up made stays: without this, each full collection would walk over a hundred thousand devices.
+        gc.freeze()
         await stopping.wait()
         logger.info("stopping")
     logger.info("stopped")

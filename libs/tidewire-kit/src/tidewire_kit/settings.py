@@ -147,6 +147,10 @@ class CommonSettings:
     host: str = "127.0.0.1"
     """Address that the gRPC and metrics listeners bind. Another than loopback needs TLS or `TIDEWIRE_INSECURE`."""
 
+    advertise_host: str | None = None
+    """Host by which others reach this process, as shown to clients. Unset: `TIDEWIRE_HOST`, or this machine's name
+    where that means every address."""
+
     insecure: bool = False
     """Allows a listener without TLS that is not on loopback: tokens then cross the network in the clear."""
 

@@ -107,6 +107,10 @@ class Directory:
                 retry_delay_seconds=2.0,
             )
 
+    async def check(self) -> str | None:
+        """A health check: None while `fresh`, otherwise why not."""
+        return None if self.fresh else f"the registry has been silent for {FRESH_SECONDS:g} s or more"
+
     # Reading
 
     def tenant(self, tenant: TenantId) -> TenantView | None:

@@ -137,7 +137,7 @@ class _Door:
             )
         return caller
 
-    async def fail(self, error: Exception, context: Context) -> None:
+    async def fail(self, error: Exception, context: Context, caller: Caller | None) -> None:
         """Ends the call with the error's status. Always raises: AbortError, which the library expects."""
         status: Status
         if isinstance(error, TidewireError) and error.grpc_code != "INTERNAL":
@@ -145,7 +145,8 @@ class _Door:
         else:
             trace_id = trace_id_of(context)
             status = internal_status(trace_id)
-            logger.error("rpc_failed", method=self.name, trace_id=trace_id, exc_info=error)
+            tenant = caller.tenant_id if caller is not None else ""
+            logger.error("rpc_failed", method=self.name, tenant=tenant, trace_id=trace_id, exc_info=error)
         code = status_code(status)
         self.metrics.failed(code.name)
         await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
@@ -159,6 +160,7 @@ def _unary(
 
     async def handle(request: bytes, context: Context) -> bytes:
         started = perf_counter()
+        caller: Caller | None = None
         guard.in_flight += 1
         try:
             caller = door.enter(context)
@@ -174,7 +176,7 @@ def _unary(
             metrics.failed("ABORTED_BY_SERVICER")
             raise
         except Exception as error:
-            await door.fail(error, context)
+            await door.fail(error, context, caller)
             raise AssertionError("abort returned") from error
         else:
             count()
@@ -198,6 +200,7 @@ def _streamed(
 
     async def handle(request: Any, context: Context) -> None:
         started = perf_counter()
+        caller: Caller | None = None
         guard.in_flight += 1
         metrics.in_flight.inc()
         stream = DrainableRequests(request) if client_streams else None
@@ -224,7 +227,7 @@ def _streamed(
             metrics.failed("ABORTED_BY_SERVICER")
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
-            await door.fail(error, context)
+            await door.fail(error, context, caller)
         else:
             metrics.ok.inc()
         finally:

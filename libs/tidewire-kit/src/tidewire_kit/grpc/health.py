@@ -14,6 +14,8 @@ from grpc_health.v1 import health, health_pb2
 from tidewire_kit.observability.logs import get_logger
 
 POLL_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 0.2
+"""Between polls while something fails, so that a start, or a recovery, is seen at once."""
 CHECK_TIMEOUT_SECONDS: Final = 2.0
 
 Check = Callable[[], Awaitable[str | None]]
@@ -48,7 +50,7 @@ class Health:
         self._services.append(service)
 
     async def start(self) -> None:
-        """Checks once, then every 2 s until `drain` or `close`."""
+        """Checks once, then every 2 s (0.2 s while something fails) until `drain` or `close`."""
         await self.poll()
         self._task = asyncio.create_task(self._poll_for_ever(), name="health")
 
@@ -79,7 +81,9 @@ class Health:
 
     async def _poll_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(
+                min(RETRY_SECONDS, self._poll_seconds) if self._failures else self._poll_seconds
+            )
             await self.poll()
 
     async def _run(self, check: Check) -> str | None:

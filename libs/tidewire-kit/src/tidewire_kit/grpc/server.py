@@ -58,9 +58,10 @@ class Server:
         self._guard = guard
         self._server = aio.server(options=_options(settings, jitter))
         self._services: list[str] = []
+        self._port = 0
         self.health = Health()
         self.address = ""
-        """`host:port` once started."""
+        """`host:port` once bound."""
 
     def add(self, handler: grpc.GenericRpcHandler) -> None:
         """Adds a service made by `service_handler`. Before `start`."""
@@ -71,18 +72,24 @@ class Server:
         self._services.append(name)
         self.health.serve(name)
 
-    async def start(self) -> str:
-        """Binds, runs the health checks once and serves; returns `host:port` with the real port.
+    def bind(self) -> str:
+        """Takes the port and returns `host:port` with the real one; who connects waits until `start`. Idempotent.
 
         Raises FailedPrecondition (ADDRESS_IN_USE, ADDRESS_UNUSABLE) naming the address, the setting and the remedy.
         """
+        if not self._port:
+            self._port = self._bind()
+            self.address = join_address(self._settings.host, self._port)
+        return self.address
+
+    async def start(self) -> str:
+        """Binds unless `bind` did, serves, and runs the health checks once; returns the address. Raises as `bind`."""
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
         if self._settings.reflection:
             names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
-        port = self._bind()
+        self.bind()
         await self._server.start()
-        self.address = join_address(self._settings.host, port)
         await self.health.start()
         return self.address
 
