@@ -46,7 +46,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         handlers=[service_handler(service_descriptor, api, ACCESS, ctx.guard, raw=set(ACCESS))],
         drain=producer.close,
         close=resolver.close,
-        checks={"log-writable": writable},
+        checks={"log-writable": writable, "registry-replica": directory.check},
     )
 
 
