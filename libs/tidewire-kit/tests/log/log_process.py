@@ -23,8 +23,7 @@ SETTINGS = EmbeddedLogSettings(
     segment_bytes=200_000,
     preallocate_bytes=50_000,
     min_free_bytes=0,
-    heartbeat_seconds=0.1,
-    member_timeout_seconds=0.6,
+    member_timeout_seconds=3600,  # so that only the lock of a dead process can give it away
 )
 
 

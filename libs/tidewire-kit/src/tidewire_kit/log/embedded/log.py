@@ -38,6 +38,8 @@ from tidewire_kit.log.port import (
 
 _TOPIC_NAME = re.compile(r"[a-z][a-z0-9.-]{0,199}")
 _MOST_PARTITIONS = 1024
+_TABLE_PATIENCE = 4
+"""A lost wake-up delays a table by so many fall-back polls: looking costs it a query."""
 _log = logging.getLogger(__name__)
 
 
@@ -74,9 +76,12 @@ class EmbeddedLog:
         try:
             await self._meta.write(meta.prepare)
             await self.ensure_topics([MEMBERS_SPEC])
-            self._membership = Membership(self._settings, self.put, self.table(MEMBERS_TOPIC))
+            self._membership = Membership(
+                self._settings, self.put, self.table(MEMBERS_TOPIC), self._run_directory / "members"
+            )
             await self._membership.start()
         except BaseException:
+            self._closing = True
             await self._close_parts()
             raise
         self._maintenance = asyncio.create_task(self._maintain())
@@ -217,7 +222,12 @@ class EmbeddedLog:
         """See the port."""
         row = self._compacted(topic)
         table = EmbeddedTable(
-            topic, row.id, self._meta, self._wake, self._settings.fallback_poll_seconds, self._tables.remove
+            topic,
+            row.id,
+            self._meta,
+            self._wake,
+            _TABLE_PATIENCE * self._settings.fallback_poll_seconds,
+            self._tables.remove,
         )
         self._tables.append(table)
         return table
@@ -278,7 +288,7 @@ class EmbeddedLog:
         while True:
             await asyncio.sleep(self._settings.maintenance_seconds)
             try:
-                await asyncio.to_thread(self._retention.expire)
+                await asyncio.to_thread(self._retention.expire_if_due)
             except (TidewireError, OSError, sqlite3.Error) as error:
                 _log.warning("retention failed and will be tried again: %s", error)
 

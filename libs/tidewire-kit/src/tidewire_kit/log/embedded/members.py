@@ -2,7 +2,7 @@
 
 The entry of a process carries its profile and, for the embedded log, the groups it consumes in; assignment follows
 from that. A heartbeat counts from when it was seen, so clocks need not agree; only the age of what was there
-before this process looked is taken from its time stamp.
+before this process looked is taken from its time stamp. A process that died is noticed sooner by `vitals`.
 """
 
 import asyncio
@@ -15,15 +15,19 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tidewire_kit.errors import TidewireError
 from tidewire_kit.log.embedded.settings import EmbeddedLogSettings
+from tidewire_kit.log.embedded.vitals import Vitals
 from tidewire_kit.log.port import Member, MemberProfile, TableItem, TableReader, TopicSpec
 
 MEMBERS_TOPIC = "tidewire.members.v1"
 MEMBERS_SPEC = TopicSpec(MEMBERS_TOPIC, partitions=1, compacted=True)
 
 _FORGOTTEN_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
+"""How often the others' locks and the age of their heartbeats are looked at."""
 _log = logging.getLogger(__name__)
 
 Put = Callable[[str, Sequence[TableItem]], Awaitable[None]]
@@ -40,8 +44,10 @@ class _Seen:
 class Membership:
     """This process among the others. Everything runs on the event loop."""
 
-    def __init__(self, settings: EmbeddedLogSettings, put: Put, reader: TableReader) -> None:
+    def __init__(self, settings: EmbeddedLogSettings, put: Put, reader: TableReader, directory: Path) -> None:
         self.member_id = uuid.uuid4().hex
+        self._vitals = Vitals(directory, self.member_id)
+        self._dead: set[str] = set()
         self._settings = settings
         self._put = put
         self._reader = reader
@@ -53,7 +59,6 @@ class Membership:
         self._live_ids: frozenset[str] = frozenset()
         self._listeners: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._due = asyncio.Event()
         self.epoch = 0
         """Rises whenever the live members, or what they consume, change."""
 
@@ -65,6 +70,7 @@ class Membership:
         caught_up.cancel()
         if self._tasks[0].done():
             self._tasks[0].result()
+        self._look_for_dead()
 
     async def close(self) -> None:
         """Leaves at once, as far as the log still lets us."""
@@ -75,6 +81,7 @@ class Membership:
             with contextlib.suppress(TidewireError):
                 await self._put(MEMBERS_TOPIC, [(self.member_id.encode(), None)])
         self._tasks = []
+        self._vitals.close()
 
     async def announce(self, profile: MemberProfile) -> None:
         """Makes this process known, durably."""
@@ -121,7 +128,11 @@ class Membership:
 
     def _live(self) -> list[_Seen]:
         oldest = time.monotonic() - self._settings.member_timeout_seconds
-        return [s for s in self._seen.values() if s.seen_at >= oldest or s.member.member_id == self.member_id]
+        return [
+            seen
+            for member_id, seen in self._seen.items()
+            if member_id == self.member_id or (seen.seen_at >= oldest and member_id not in self._dead)
+        ]
 
     async def _send(self) -> None:
         entry = {
@@ -158,6 +169,8 @@ class Membership:
         gone: list[TableItem] = [
             (k.encode(), None) for k, seen in self._seen.items() if seen.seen_at < oldest
         ]
+        for member_id, _ in gone:
+            self._vitals.forget(member_id.decode())
         if gone:
             await self._put(MEMBERS_TOPIC, gone)
 
@@ -173,8 +186,15 @@ class Membership:
 
     async def _expire(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.member_timeout_seconds / 10)
+            await asyncio.sleep(min(_LOOK_SECONDS, self._settings.member_timeout_seconds / 10))
+            self._look_for_dead()
             self._notice()
+
+    def _look_for_dead(self) -> None:
+        self._dead &= self._seen.keys()
+        for seen in self._live():
+            if seen.member.member_id != self.member_id and self._vitals.is_dead(seen.member.member_id):
+                self._dead.add(seen.member.member_id)
 
     def _take(self, member_id: str, value: bytes | None) -> None:
         if value is None:

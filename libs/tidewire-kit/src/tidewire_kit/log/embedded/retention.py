@@ -6,7 +6,9 @@ time does it, under a lock. Only a prefix of a topic is ever removed, a whole se
 
 import contextlib
 import logging
+import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +51,16 @@ class Retention:
     def expire(self) -> int:
         """Removes what is committed and older than its topic's retention; returns the bytes removed."""
         return self._run(lambda candidate, _removed: self._is_expired(candidate))
+
+    def expire_if_due(self) -> int:
+        """Does as `expire`, unless another process did so a moment ago."""
+        now = time.time()
+        with contextlib.suppress(FileNotFoundError):
+            if 0 <= now - self._lock_path.stat().st_mtime < self._settings.maintenance_seconds / 2:
+                return 0
+        removed = self.expire()
+        os.utime(self._lock_path)
+        return removed
 
     def make_room(self, needed_bytes: int, cap_bytes: int) -> int:
         """Removes the oldest committed segments until `needed_bytes` fit below the cap; returns the bytes removed."""
