@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -85,7 +86,7 @@ async def test_a_second_run_resumes_imports_nothing_twice_and_its_hints_work(dat
         after = await visible_counts(up)
         assert all(before[device] <= after[device] < before[device] + 100 for device in SOURCES)
         for line in command_lines():
-            result = await up.command(*line.split()[1:])
+            result = await up.command(*shlex.split(line)[1:])
             assert result.status == 0, f"{line}: {result.err}"
             assert result.out.strip(), line
 

@@ -132,7 +132,7 @@ async def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) 
         (tmp_path / "locked").write_text("")
     else:
         (tmp_path / "locked").mkdir(mode=0o555)
-    said = await refused(UpProcess(tmp_path / "locked" / "data"))
+    said = await refused(UpProcess(tmp_path / "locked" / "data", home=tmp_path / "home"))
     assert str(tmp_path / "locked") in said
 
 

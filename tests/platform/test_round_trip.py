@@ -1,7 +1,6 @@
 """A reading goes in and comes out: through the SDK, through the command, and through what the wire allows."""
 
 import asyncio
-import json
 import math
 import time
 from pathlib import Path
@@ -155,40 +154,34 @@ async def test_a_message_over_the_limit_is_refused_and_nobody_else_notices(up: U
 
 
 async def test_the_command_takes_a_reading_in_and_gives_it_back(up: UpProcess, tmp_path: Path) -> None:
-    admin = ("--context", "local")
-    made = await up.command(*admin, "--output", "json", "tenant", "create", "by-command")
+    made = await up.command("tenant", "create", "by-command", "--output", "json")
     assert made.json()["name"] == "tenants/by-command"
-    token = (
-        await up.command(
-            *admin,
-            "--output",
-            "json",
-            "token",
-            "create",
-            "--tenant",
-            "by-command",
-            "--subject",
-            "me",
-            "--role",
-            "tenant-admin",
-        )
-    ).json()
-    (tmp_path / "token").write_text(token["token"])
-    up.environ.update({"TIDEWIRE_TOKEN_FILE": str(tmp_path / "token"), "TIDEWIRE_TENANT": "by-command"})
-    try:
-        assert (await up.command(*admin, "device", "create", "sensor")).status == 0
-        published = await up.command(*admin, "publish", "sensor", "temperature=21.5")
-        assert published.status == 0, published.err
+    token_file = tmp_path / "token"
+    made = await up.command(
+        "token", "create", "me", "--role", "tenant-admin", "--tenant", "by-command", "--file", str(token_file)
+    )
+    assert made.status == 0, made.err
+    assert token_file.stat().st_mode & 0o077 == 0
+    as_tenant = ("--token-file", str(token_file), "--tenant", "by-command")
+    assert (await up.command("device", "create", "sensor", *as_tenant)).status == 0
+    published = await up.command("publish", "sensor", "temperature=21.5", *as_tenant)
+    assert published.status == 0, published.err
 
-        async def visible() -> bool:
-            result = await up.command(*admin, "--output", "json", "query", "latest", "sensor")
-            return result.status == 0 and "21.5" in result.out
+    async def visible() -> bool:
+        result = await up.command("query", "sensor", "--output", "json", *as_tenant)
+        return result.status == 0 and "21.5" in result.out
 
-        await until(visible, "the reading is visible to the command")
-        unknown = await up.command(*admin, "publish", "nobody", "temperature=1")
-        assert unknown.status != 0
-        assert "DEVICE_UNKNOWN" in unknown.err
-        assert "Traceback" not in unknown.err
-    finally:
-        del up.environ["TIDEWIRE_TOKEN_FILE"], up.environ["TIDEWIRE_TENANT"]
-    json.loads((await up.command(*admin, "--output", "json", "ledger")).out)
+    await until(visible, "the reading is visible to the command")
+    unknown = await up.command("publish", "nobody", "temperature=1", *as_tenant)
+    assert unknown.status == 4
+    assert "DEVICE_UNKNOWN" in unknown.err
+    assert "Traceback" not in unknown.err
+    ledger = await up.command("ledger", "show", "--output", "json", *as_tenant)
+    assert ledger.json()
+
+
+async def test_the_command_says_what_to_do_when_nobody_is_there(up: UpProcess) -> None:
+    result = await up.command("status", "--endpoint", "127.0.0.1:9")
+    assert result.status == 3
+    assert "127.0.0.1:9" in result.err
+    assert "Traceback" not in result.err

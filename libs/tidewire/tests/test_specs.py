@@ -19,6 +19,12 @@ def test_free_ports_are_free_for_all() -> None:
     assert [spec.name for spec in specs] == ["registry", "ingestion", "storage-1", "storage-2"]
 
 
+def test_a_named_port_counts_also_beside_free_ones() -> None:
+    options = PlatformOptions(Path("d"), free_ports=True, ports={"storage": (None, 9103)})
+    assert options.ports_of("storage") == (0, 9103)
+    assert options.ports_of("registry") == (0, 0)
+
+
 def test_a_service_is_told_its_own_settings_and_nothing_that_is_meant_for_clients() -> None:
     caller = {
         "PATH": "/bin",
@@ -27,7 +33,7 @@ def test_a_service_is_told_its_own_settings_and_nothing_that_is_meant_for_client
         "TIDEWIRE_LOG_LEVEL": "debug",
         "TIDEWIRE_LOG_FORMAT": "console",
     }
-    [registry, *_] = process_specs(PlatformOptions(Path("/data"), registry_port=9001))
+    [registry, *_] = process_specs(PlatformOptions(Path("/data"), ports={"registry": (9001, None)}))
     environ = process_environment(registry, Path("/data"), caller)
     assert environ["TIDEWIRE_DATA_DIR"] == "/data"
     assert environ["TIDEWIRE_REGISTRY_PORT"] == "9001"

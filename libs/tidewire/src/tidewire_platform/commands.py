@@ -27,7 +27,9 @@ DataDirOption = Annotated[
         show_default=False,
     ),
 ]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default=False)
+]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Number of processes; one a core is right.")]
 
 
@@ -42,15 +44,17 @@ def _data_dir(given: Path | None) -> Path:
 def up(
     data_dir: DataDirOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    registry_port: Port = 7001,
-    registry_metrics_port: Port = 7101,
-    ingestion_port: Port = 7002,
-    ingestion_metrics_port: Port = 7102,
-    storage_port: Port = 7003,
-    storage_metrics_port: Port = 7103,
+    registry_port: Port = None,
+    registry_metrics_port: Port = None,
+    ingestion_port: Port = None,
+    ingestion_metrics_port: Port = None,
+    storage_port: Port = None,
+    storage_metrics_port: Port = None,
     ingestion_processes: Processes = 1,
     storage_processes: Processes = 1,
-    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take free ports for everything.")] = False,
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help="Take free ports where none is named.")
+    ] = False,
 ) -> None:
     """Run the whole platform here, until Ctrl-C.
 
@@ -63,12 +67,11 @@ def up(
     options = PlatformOptions(
         data_dir=_data_dir(data_dir),
         host=host,
-        registry_port=registry_port,
-        registry_metrics_port=registry_metrics_port,
-        ingestion_port=ingestion_port,
-        ingestion_metrics_port=ingestion_metrics_port,
-        storage_port=storage_port,
-        storage_metrics_port=storage_metrics_port,
+        ports={
+            "registry": (registry_port, registry_metrics_port),
+            "ingestion": (ingestion_port, ingestion_metrics_port),
+            "storage": (storage_port, storage_metrics_port),
+        },
         ingestion_processes=ingestion_processes,
         storage_processes=storage_processes,
         free_ports=free_ports,
@@ -90,7 +93,9 @@ def demo(
         bool,
         typer.Option("--keep-times", help="Keep the times of the real readings instead of ending them now."),
     ] = False,
-    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take free ports for everything.")] = False,
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help="Take free ports where none is named.")
+    ] = False,
 ) -> None:
     """Show the platform at work on real readings and a simulated fleet.
 

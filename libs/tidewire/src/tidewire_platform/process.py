@@ -145,8 +145,8 @@ class ServiceProcess:
             self._sink.line(self.spec.name, text)
 
     def _fail(self, status: int) -> None:
-        words = [str(parse_line(line).get("event", "")) for line in self._last_lines]
-        last = next((word for word in reversed(words) if word), "it said nothing")
+        entries = [parse_line(line) for line in self._last_lines]
+        last = entries[-1].get("error") or entries[-1].get("event") if entries else "it said nothing"
         if not self.failure.done():
             self.failure.set_exception(
                 FailedPrecondition(

@@ -5,7 +5,7 @@ directory, so that neither `ps` nor an environment dump shows them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -32,25 +32,17 @@ class PlatformOptions:
 
     data_dir: Path
     host: str = "127.0.0.1"
-    registry_port: int = 7001
-    registry_metrics_port: int = 7101
-    ingestion_port: int = 7002
-    ingestion_metrics_port: int = 7102
-    storage_port: int = 7003
-    storage_metrics_port: int = 7103
+    ports: Mapping[Service, tuple[int | None, int | None]] = field(default_factory=dict)
+    """Service → (gRPC port, metrics port) of its first process, where the user has named them."""
     ingestion_processes: int = 1
     storage_processes: int = 1
     free_ports: bool = False
 
-    def ports(self, service: Service) -> tuple[int, int]:
-        """(gRPC port, metrics port) of the first process of `service`."""
-        if self.free_ports:
-            return (0, 0)
-        if service == "registry":
-            return (self.registry_port, self.registry_metrics_port)
-        if service == "ingestion":
-            return (self.ingestion_port, self.ingestion_metrics_port)
-        return (self.storage_port, self.storage_metrics_port)
+    def ports_of(self, service: Service) -> tuple[int, int]:
+        """(gRPC port, metrics port) of the first process of `service`: as named, or free ones, or the usual ones."""
+        port, metrics_port = self.ports.get(service, (None, None))
+        usual = (0, 0) if self.free_ports else DEFAULT_PORTS[service]
+        return (usual[0] if port is None else port, usual[1] if metrics_port is None else metrics_port)
 
     def processes(self, service: Service) -> int:
         """How many processes of `service` to run."""
@@ -82,7 +74,7 @@ def process_specs(options: PlatformOptions) -> list[ProcessSpec]:
         count = options.processes(service)
         for number in range(1, count + 1):
             name = service if count == 1 else f"{service}-{number}"
-            port, metrics_port = options.ports(service) if number == 1 else (0, 0)
+            port, metrics_port = options.ports_of(service) if number == 1 else (0, 0)
             specs.append(ProcessSpec(name, service, options.host, port, metrics_port))
     return specs
 

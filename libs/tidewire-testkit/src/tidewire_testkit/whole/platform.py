@@ -84,14 +84,22 @@ def alive(pid: int) -> bool:
 
 
 class UpProcess:
-    """A `tidewire up` and what it started. `options` are further command-line options."""
+    """A `tidewire up` and what it started.
+
+    `options` are further command-line options; `home` (default: beside the data directory) has the contexts and what the
+    command writes.
+    """
 
     def __init__(
-        self, data_dir: Path, *options: str, environ: Mapping[str, str] | None = None, free_ports: bool = True
+        self,
+        data_dir: Path,
+        *options: str,
+        environ: Mapping[str, str] | None = None,
+        home: Path | None = None,
     ) -> None:
         self.data_dir = data_dir
-        self._options = [*(["--free-ports"] if free_ports else []), *options]
-        self._home = data_dir.parent / f"{data_dir.name}-home"
+        self._options = options
+        self._home = home or data_dir.parent / f"{data_dir.name}-home"
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("TIDEWIRE_")},
             "XDG_CONFIG_HOME": str(self._home / "config"),
@@ -106,9 +114,9 @@ class UpProcess:
     def start(self) -> None:
         """Starts the command; returns at once."""
         self._home.mkdir(parents=True, exist_ok=True)
-        with (self._home / "up.out").open("ab") as out, (self._home / "up.err").open("ab") as err:
+        with (self._home / "up.out").open("wb") as out, (self._home / "up.err").open("wb") as err:
             self._process = subprocess.Popen(
-                [TIDEWIRE, "up", "--data-dir", str(self.data_dir), *self._options],
+                self.command_line("up", "--data-dir", str(self.data_dir), "--free-ports", *self._options),
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -121,9 +129,9 @@ class UpProcess:
         wanted = {"registry": 1, "ingestion": 1, "storage": 1, **processes}
 
         async def serving() -> bool:
-            assert self._process is not None
-            status = self._process.poll()
-            assert status is None, f"tidewire up ended with {status}: {self.stderr()[-2000:]}"
+            assert self.status is None, f"tidewire up ended with {self.status}: {self.stderr()[-2000:]}"
+            if "Tidewire serves" not in self.stdout():
+                return False
             for service, count in wanted.items():
                 endpoints = self.endpoints(service)
                 if len(endpoints) < count:

@@ -25,11 +25,11 @@ def command_lines() -> list[str]:
     tidewire = command_name()
     verbs = (
         "status",
-        f"query latest {METERS[0]}",
-        f"query series {GLUCOSE}",
-        f"query aggregate {BUOY} temperature",
-        "device list",
-        "ledger",
+        f"query {METERS[0]}",
+        f"query {GLUCOSE} glucose --last 7d",
+        f"query {BUOY} temperature --aggregate min,avg,max --every 4w",
+        "device list --filter 'labels.floor = \"2\"' --limit 5",
+        "ledger show",
     )
     return [f"{tidewire} {verb} --context {TENANT}" for verb in verbs]
 
