@@ -92,6 +92,7 @@ class Sender:
         self._on_way: deque[_Pending] = deque()
         self._again: list[_Pending] = []
         self._held_readings = 0
+        self._waiting_readings = 0
         self._hold_until = 0.0
         self._failing_since: float | None = None
         self._progress_at = 0.0
@@ -108,8 +109,8 @@ class Sender:
 
     @property
     def held_readings(self) -> int:
-        """Readings without an outcome."""
-        return self._held_readings
+        """Readings without an outcome, those that wait for room included."""
+        return self._held_readings + self._waiting_readings
 
     def has_room(self, readings: int) -> bool:
         """Whether `enqueue` would not have to wait. A batch larger than the buffer has room when it is alone."""
@@ -120,9 +121,13 @@ class Sender:
 
         The future gives the batch's outcome and never raises.
         """
-        while not self.has_room(batch.readings) and self.error is None:
-            self._settled.clear()
-            await self._settled.wait()
+        self._waiting_readings += batch.readings
+        try:
+            while not self.has_room(batch.readings) and self.error is None:
+                self._settled.clear()
+                await self._settled.wait()
+        finally:
+            self._waiting_readings -= batch.readings
         if self.error is not None:
             raise self.error
         if self._task is None or self._task.done():
