@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import os
 import resource
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -377,7 +378,16 @@ async def test_sockets_of_dead_processes_are_removed(
     await log.ensure_topics([TopicSpec(TOPIC, partitions=1)])
     directory = tmp_path / "run" / "wake" / TOPIC
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "dangling").symlink_to(directory / "nowhere")
+    killed = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    descriptor = os.open(directory, os.O_RDONLY)
+    killed.bind(f"/proc/self/fd/{descriptor}/killed")
+    killed.close()
+    os.close(descriptor)
+    os.link(directory / "killed", directory.parent / "killed")
     await produce(log)
-    assert not (directory / "dangling").is_symlink()
-    await log.close()
+    assert not (directory / "killed").exists(), "by whoever sends to it"
+    again = EmbeddedLog(tmp_path, log_settings)
+    await again.start()
+    assert not (directory.parent / "killed").exists(), "by whoever starts"
+    await asyncio.gather(log.close(), again.close())
+    assert [path for path in directory.parent.rglob("*") if path.is_socket()] == []

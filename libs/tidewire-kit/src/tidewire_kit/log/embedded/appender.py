@@ -50,6 +50,7 @@ class TopicAppender:
         self.shape = shape
         self._settings = settings
         shape.directory.mkdir(parents=True, exist_ok=True)
+        files.sync_directory(shape.directory.parent)
         self._append_lock = files.FileLock(shape.directory / "append.lock")
         self._sync_lock = files.FileLock(shape.directory / "sync.lock")
         self._mutex = threading.Lock()  # the committer appends, retention rolls

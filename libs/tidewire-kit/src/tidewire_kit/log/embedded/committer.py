@@ -1,8 +1,9 @@
 """Group commit: takes what coroutines produce to one topic and makes it durable, in a thread of its own.
 
-While one commit is being written and synced, further calls queue, and go together in the next one. When a commit had
-company, the next waits up to `linger_seconds` for more; an idle topic never waits. An fdatasync costs 50-80 µs of CPU
-whatever it carries, so this is what makes small records affordable.
+While one commit is being written and synced, further calls queue, and go together in the next one. Commits begin at
+least `commit_interval_seconds` apart, so that under load each carries what a millisecond brings; after a pause the
+first begins at once. A commit costs 0.1 to 0.25 ms of CPU whatever it carries, for fdatasync and the switches between
+threads, so this is what makes small records affordable.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ class Committer:
         notify: Callable[[], None],
     ) -> None:
         self._appender = appender
-        self._linger_seconds = min(settings.linger_seconds, 0.001)
+        self._interval_seconds = min(settings.commit_interval_seconds, 0.001)
         self._admit = admit
         self._notify = notify
         self._loop = asyncio.get_running_loop()
@@ -89,15 +90,16 @@ class Committer:
         return frame
 
     def _run(self) -> None:
-        company = False
+        begun = float("-inf")
         while True:
             going_on = self._signal.get()
-            if company and going_on and self._linger_seconds:
-                time.sleep(self._linger_seconds)
+            early = begun + self._interval_seconds - time.monotonic()
+            if early > 0:
+                time.sleep(early)
+            begun = time.monotonic()
             calls, more = self._take()
             if calls:
                 self._commit(calls)
-                company = len(calls) > 1
             if more:
                 self._signal.put(going_on)
             elif not going_on:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
-from tidewire_kit.log.embedded import meta
+from tidewire_kit.log.embedded import files, meta
 from tidewire_kit.log.embedded.capacity import Capacity
 from tidewire_kit.log.embedded.committer import Committer
 from tidewire_kit.log.embedded.consumer import EmbeddedConsumer
@@ -247,6 +247,7 @@ class EmbeddedLog:
     def _make_directories(self) -> None:
         for directory in (self._directory, self._run_directory / "wake", self._run_directory / "owners"):
             directory.mkdir(parents=True, exist_ok=True)
+        files.sync_directory(self._directory.parent)
 
     def _row(self, topic: str) -> meta.TopicRow:
         row = self._rows.get(topic)

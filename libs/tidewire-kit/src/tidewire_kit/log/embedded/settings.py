@@ -55,8 +55,9 @@ class EmbeddedLogSettings:
     cached_segments: int = 2
     """Closed segments per topic that stay in the page cache; older ones are dropped from it. Reusing warm pages makes
     writing two to ten times cheaper than taking new ones, and a container's memory limit counts them all."""
-    linger_seconds: float = 0.0005
-    """How long a commit waits for company when the one before it had some. Never waited when idle. At most 1 ms."""
+    commit_interval_seconds: float = 0.001
+    """Commits of a topic begin at least this far apart (at most 1 ms); after a pause the first begins at once. A commit
+    costs 0.1 to 0.25 ms of CPU whatever it carries, so under load it shall carry what a millisecond brings."""
     heartbeat_seconds: float = 2.0
     """How often a process renews its announcement."""
     member_timeout_seconds: float = 5.0

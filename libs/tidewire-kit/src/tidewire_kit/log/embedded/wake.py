@@ -92,6 +92,7 @@ class WakeReceiver:
             receiver.close()
             return
         self._socket = receiver
+        self._remove_dead()
         asyncio.get_running_loop().add_reader(receiver, self._drain)
 
     def subscribe(self, topic: str, callback: Callable[[], None]) -> None:
@@ -100,7 +101,7 @@ class WakeReceiver:
         callbacks.append(callback)
         if len(callbacks) == 1 and self._socket is not None:
             (self._root / topic).mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
+            with contextlib.suppress(OSError):  # no links here: then this topic is polled
                 os.link(self._root / self._name, self._root / topic / self._name)
 
     def unsubscribe(self, topic: str, callback: Callable[[], None]) -> None:
@@ -122,6 +123,20 @@ class WakeReceiver:
             (self._root / self._name).unlink(missing_ok=True)
             self._socket = None
         self._directory.close()
+
+    def _remove_dead(self) -> None:
+        """Removes the sockets of processes that were killed."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            for entry in os.scandir(self._root):
+                if entry.name == self._name or entry.is_dir():
+                    continue
+                try:
+                    probe.connect(self._directory.socket_path(entry.name))
+                except ConnectionRefusedError:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
+                except OSError:
+                    continue
 
     def _drain(self) -> None:
         assert self._socket is not None
