@@ -16,8 +16,8 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.identity import Caller, Role
 from tidewire_kit.ids import TenantId
 from tidewire_kit.log.port import Outgoing
+from tidewire_kit.telemetry.admitted import Admitted
 from tidewire_kit.telemetry.batch import Batch
-from tidewire_kit.telemetry.gather import Admitted
 from tidewire_kit.telemetry.producer import TelemetryProducer
 from tidewire_kit.telemetry.record import Record, decode_record
 from tidewire_kit.telemetry.wire import decode_batch

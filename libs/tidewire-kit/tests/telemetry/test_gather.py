@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tidewire.events.v1.telemetry_record_pb2 import TelemetryRecord
 from tidewire_kit.directory.table import DeviceTable
 from tidewire_kit.ids import TenantId, partition_of
-from tidewire_kit.telemetry import gather as gather_module
-from tidewire_kit.telemetry import packing
-from tidewire_kit.telemetry.gather import Admitted, Source, gather
+from tidewire_kit.telemetry import packing, split
+from tidewire_kit.telemetry.admitted import Admitted, Source
+from tidewire_kit.telemetry.gather import gather
 from tidewire_kit.telemetry.metric_set import MetricSet
 from tidewire_kit.telemetry.record import decode_record
 
@@ -155,7 +155,7 @@ def test_digests_do_not_depend_on_what_is_gathered_together(
     frames: list[Admitted], shuffler: random.Random, segment_bytes: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gather_module, "SEGMENT_BYTES", segment_bytes)
+        patch.setattr(split, "SEGMENT_BYTES", segment_bytes)
         together = digests_of(frames)
         alone: Digests = {}
         for frame in frames:
@@ -221,7 +221,7 @@ def test_large_gatherings_become_several_records_and_lose_nothing(
     frames: list[Admitted], record_bytes: int, segment_bytes: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gather_module, "SEGMENT_BYTES", segment_bytes)
+        patch.setattr(split, "SEGMENT_BYTES", segment_bytes)
         whole = gather(frames, PARTITIONS)
         patch.setattr(packing, "RECORD_BYTES", record_bytes)
         cut = gather(frames, PARTITIONS)

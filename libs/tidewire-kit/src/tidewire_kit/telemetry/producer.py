@@ -17,7 +17,8 @@ from tidewire_kit.errors import QuotaExceeded, TidewireError, Unavailable
 from tidewire_kit.ids import TenantId
 from tidewire_kit.log.port import MessageLog, Outgoing
 from tidewire_kit.observability.logs import get_logger
-from tidewire_kit.telemetry.gather import Admitted, gather
+from tidewire_kit.telemetry.admitted import Admitted
+from tidewire_kit.telemetry.gather import gather
 
 logger = get_logger(__name__)
 

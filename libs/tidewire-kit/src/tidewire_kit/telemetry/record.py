@@ -106,31 +106,26 @@ def encode_metrics(metrics: Sequence[str]) -> bytes:
     return b"".join(parts)
 
 
-def encode_record(
-    tables: Sequence[Table],
-    readings: int,
-    received_us: int,
-    *,
-    metrics_fields: Sequence[bytes] | None = None,
-) -> list[Buffer]:
+def encode_record(tables: Sequence[Table], readings: int, received_us: int) -> list[Buffer]:
     """The bytes of a record as pieces whose concatenation is the message; every piece is made of plain bytes.
 
-    Large columns are views of the tables' arrays, which must not change until the pieces are written.
-    `metrics_fields` may hold `encode_metrics(table.metrics)` of each table. Columns need the dtypes that `Table` names.
+    Large columns are views of the tables' arrays, which must not change until the pieces are written. Columns need the
+    dtypes that `Table` names.
     """
     pieces: list[Buffer] = []
-    for number, table in enumerate(tables):
-        metrics_field = encode_metrics(table.metrics) if metrics_fields is None else metrics_fields[number]
-        _encode_table(table, metrics_field, pieces)
+    for table in tables:
+        body = encode_table(table, encode_metrics(table.metrics))
+        pieces.append(b"\x0a" + varint(sum(map(len, body))))
+        pieces += body
     tail = b"\x10" + varint(readings) + b"\x19" + received_us.to_bytes(8, "little", signed=True)
     pieces.append(tail)
     return pieces
 
 
-def _encode_table(table: Table, metrics_field: bytes, out: list[Buffer]) -> None:
+def encode_table(table: Table, metrics_field: bytes) -> list[Buffer]:
+    """The bytes of one table, as pieces as in `encode_record`. `metrics_field` is `encode_metrics(table.metrics)`."""
     small: list[bytes] = [b"\x0a\x10", table.tenant, metrics_field]
     body: list[Buffer] = []
-    size = 0
     columns: tuple[tuple[bytes, NDArray[Any]], ...] = (
         (b"\x1a", table.device_uids),
         (b"\x22", table.device_index),
@@ -152,19 +147,14 @@ def _encode_table(table: Table, metrics_field: bytes, out: list[Buffer]) -> None
         if length <= _SMALL_BYTES:
             small.append(column.tobytes())
             continue
-        header = b"".join(small)
-        size += len(header) + length
+        body.append(b"".join(small))
         small = []
-        body.append(header)
         if column.flags.c_contiguous:
             body.append(column.data.cast("B"))
         else:  # values taken from a wider array: contiguous metric by metric
             body += [np.ascontiguousarray(row).data.cast("B") for row in column]
-    rest = b"".join(small)
-    size += len(rest)
-    out.append(b"\x0a" + varint(size))
-    out += body
-    out.append(rest)
+    body.append(b"".join(small))
+    return body
 
 
 # Decoding

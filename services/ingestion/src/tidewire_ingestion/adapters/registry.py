@@ -1,16 +1,20 @@
 """Asks the registry over gRPC for devices that the directory has not heard of."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc import aio
 
 from tidewire.registry.v1.registry_pb2 import ResolveDevicesRequest
-from tidewire.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub, RegistryServiceStub
+from tidewire.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from tidewire_kit.directory import Directory
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.grpc import from_rpc_error
 from tidewire_kit.ids import TenantId, uid_hex
+
+if TYPE_CHECKING:  # exists for type checkers only
+    from tidewire.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 
 class RegistryResolver:

@@ -23,8 +23,8 @@ from tidewire_ingestion.domain import (
 )
 from tidewire_kit.identity import Caller
 from tidewire_kit.ids import TenantId
+from tidewire_kit.telemetry.admitted import Admitted, Source
 from tidewire_kit.telemetry.batch import Batch, Frame
-from tidewire_kit.telemetry.gather import Admitted, Source
 from tidewire_kit.telemetry.metric_set import MetricSet
 
 Codes = NDArray[np.uint8]

@@ -23,8 +23,8 @@ from tidewire_kit.directory import Directory, TenantView
 from tidewire_kit.errors import InvalidArgument, TidewireError, Unauthenticated
 from tidewire_kit.identity import Caller
 from tidewire_kit.ids import TenantId
+from tidewire_kit.telemetry.admitted import Admitted, Source
 from tidewire_kit.telemetry.batch import Batch
-from tidewire_kit.telemetry.gather import Admitted, Source
 
 
 class Producer(Protocol):
