@@ -27,11 +27,11 @@ def human_bytes(number: float) -> str:
     raise AssertionError  # the loop ends at TiB
 
 
-def human_value(value: float) -> str:
-    """A measured value: at most seven significant figures, no trailing zeros; `–` for none."""
+def human_value(value: float, figures: int = 7) -> str:
+    """A measured value: at most so many significant figures, no trailing zeros; `–` for none."""
     if math.isnan(value):
         return "–"
-    return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.7g}"
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.{figures}g}"
 
 
 def human_span(seconds: float) -> str:
@@ -110,7 +110,7 @@ def chart(values: Sequence[float], *, width: int = 60, height: int = 8) -> list[
         for dot in dots:
             cells[dot // 4][x // 2] |= _DOTS[dot % 4][x % 2]
         before = y
-    labels = {0: human_value(high), height - 1: human_value(low)}
+    labels = {0: human_value(high, 4), height - 1: human_value(low, 4)}
     edge = max(map(len, labels.values()))
     return [
         f"{labels.get(number, ''):>{edge}} ┤" + "".join(chr(0x2800 + cell) for cell in row)

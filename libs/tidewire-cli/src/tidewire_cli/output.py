@@ -52,7 +52,10 @@ class Output:
         if stderr not in self._consoles:
             from rich.console import Console
 
-            self._consoles[stderr] = Console(stderr=stderr, highlight=False, soft_wrap=True)
+            console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+            if not console.is_terminal:
+                console.width = 1000  # a file has no edge
+            self._consoles[stderr] = console
         return self._consoles[stderr]
 
     def note(self, text: str) -> None:

@@ -62,7 +62,7 @@ async def publish(
     accepted = sum(result.accepted_readings for result in results)
     refusals = [refusal for result in results for refusal in result.refusals]
     for refusal in refusals:
-        remedy = " Create it with --create." if refusal.reason == "DEVICE_UNKNOWN" and not create else ""
+        remedy = "; --create does that" if refusal.reason == "DEVICE_UNKNOWN" and not create else ""
         session.out.warn(f"Error: {refusal.reason}: {refusal.message}{remedy}")
     session.out.data(
         {

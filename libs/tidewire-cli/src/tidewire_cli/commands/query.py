@@ -26,26 +26,11 @@ if TYPE_CHECKING:
 
 _PEOPLE_ROWS = 50
 _CURVE_POINTS = 120
+_HOUR, _DAY = 3600, 86_400
 _STEPS = (
-    1,
-    2,
-    5,
-    10,
-    15,
-    30,
-    60,
-    120,
-    300,
-    600,
-    900,
-    1800,
-    3600,
-    7200,
-    10_800,
-    21_600,
-    43_200,
-    86_400,
-    604_800,
+    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
+    *(hours * _HOUR for hours in (1, 2, 3, 6, 12)),
+    *(days * _DAY for days in (1, 2, 3, 4, 7, 14, 30)),
 )
 
 
@@ -330,7 +315,7 @@ async def _curves(
     )
     curves = {one.metric: one for one in found}
     width = min(100, shutil.get_terminal_size((80, 24)).columns) - 14
-    print(f"{device}, {utc_text(_us(begin))} to {utc_text(_us(end))}")
+    print(f"{device}, {_to_the_second(begin)} to {_to_the_second(end)}")
     for one in values:
         print(
             f"\n{one.metric}  {human_value(one.value)}  "
@@ -341,14 +326,21 @@ async def _curves(
             print("  no readings in this time")
             continue
         evenly = _evenly(curve, begin, end, step)
-        for line in chart(evenly.tolist(), width=max(20, width), height=6 if len(values) <= 3 else 3):
-            print(f"  {line}")
         counted = int(curve.columns["count"].sum())
+        if len(curve.bucket_start_unix_us) >= 3:
+            height = 6 if len(values) <= 3 else 3
+            for line in chart(evenly.tolist(), width=max(20, width), height=height):
+                print(f"  {line}")
         mean = float((curve.columns["avg"] * curve.columns["count"]).sum() / max(1, counted))
         print(
-            f"  {counted:,} readings, min {human_value(float(curve.columns['min'].min()))}, "
-            f"mean {human_value(mean)}, max {human_value(float(curve.columns['max'].max()))}"
+            f"  {counted:,} {'reading' if counted == 1 else 'readings'}, "
+            f"min {human_value(float(curve.columns['min'].min()))}, mean {human_value(mean, 5)}, "
+            f"max {human_value(float(curve.columns['max'].max()))}"
         )
+
+
+def _to_the_second(moment: datetime) -> str:
+    return utc_text(_us(moment) // 1_000_000 * 1_000_000)
 
 
 def _us(moment: datetime) -> int:
