@@ -61,8 +61,7 @@ class LogTopic:
         messages: list[RegistryChange] = []
         items: list[TableItem] = []
         for change in changes:
-            ref = ref_of(change)
-            tenant_id = tenant_ids.get(ref.tenant)
+            tenant_id = tenant_ids.get(change.tenant)
             if tenant_id is None:
                 if not (isinstance(change, Tombstone) and change.kind is Kind.TENANT):
                     continue
@@ -70,7 +69,7 @@ class LogTopic:
             message = _message(change, tenant_id)
             message.publish_time.CopyFrom(now)
             messages.append(message)
-            items.append((ref.key, message.SerializeToString()))
+            items.append((ref_of(change).key, message.SerializeToString()))
         if not items:
             return
         await self._log.put(REGISTRY, items)

@@ -15,7 +15,7 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.errors import TidewireError, Unavailable
 from tidewire_kit.ids import TenantId
 from tidewire_kit.observability.logs import get_logger
-from tidewire_registry.domain.changes import Change, ref_of
+from tidewire_registry.domain.changes import Change
 from tidewire_registry.domain.tenants import Tenant
 from tidewire_registry.metrics import RegistryMetrics
 from tidewire_registry.ports import ChangeTopic, RegistryStore
@@ -143,7 +143,7 @@ class Publisher:
         return lately > change.revision
 
     async def _put(self, changes: list[Change]) -> None:
-        for tenant_uid in {ref_of(change).tenant for change in changes}:
+        for tenant_uid in {change.tenant for change in changes}:
             if tenant_uid not in self._tenant_ids:
                 tenant = await self._store.tenant(tenant_uid)
                 if tenant is not None:

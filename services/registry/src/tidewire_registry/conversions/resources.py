@@ -1,5 +1,8 @@
 """Resources of the API ↔ domain objects, in pairs. The numbers of states and algorithms are the same on both sides."""
 
+from functools import lru_cache
+from typing import cast
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.latlng_pb2 import LatLng
@@ -17,6 +20,10 @@ from tidewire_registry.domain.values import etag
 def timestamp(unix_us: int) -> Timestamp:
     """Unix µs → Timestamp."""
     return Timestamp(seconds=unix_us // 1_000_000, nanos=unix_us % 1_000_000 * 1000)
+
+
+_shared_timestamp = lru_cache(256)(timestamp)
+"""Devices of one batch share their times."""
 
 
 def unix_us(moment: Timestamp, field: str) -> int:
@@ -77,23 +84,29 @@ def usage_to_proto(usage: Usage) -> registry_pb2.TenantUsage:
 
 
 def device_to_proto(device: Device, tenant_id: str) -> resources_pb2.Device:
-    """Domain → API."""
+    """Domain → API. The same message for the same object: copy it into others, and do not change it."""
+    if device.rendered is not None:
+        return cast(resources_pb2.Device, device.rendered)
     message = resources_pb2.Device(
         name=f"tenants/{tenant_id}/devices/{device.id}",
         uid=device.uid.hex(),
         display_name=device.display_name,
         type=device.type,
-        labels=device.labels,
         state=int(device.state),  # type: ignore[arg-type]  # same numbers
-        create_time=timestamp(device.created_us),
-        update_time=timestamp(device.updated_us),
+        create_time=_shared_timestamp(device.created_us),
+        update_time=_shared_timestamp(device.updated_us),
         etag=etag(device.uid, device.revision),
     )
+    labels = message.labels
+    for key, value in device.labels.items():
+        labels[key] = value
     if device.parent_id:
         message.parent = device_name(tenant_id, device.parent_id)
     if device.location is not None:
-        message.location.latitude = device.location.latitude
-        message.location.longitude = device.location.longitude
+        place = message.location
+        place.latitude = device.location.latitude
+        place.longitude = device.location.longitude
+    device.rendered = message
     return message
 
 
@@ -116,10 +129,17 @@ def parent_of(name: str, tenant_id: str, field: str) -> str:
     """Device id of a parent's resource name; empty stays empty. A parent in another tenant is InvalidArgument."""
     if not name:
         return ""
-    tenant, device_id = parse_device_name(name, field=field)
+    try:
+        tenant, device_id = _parsed(name)
+    except InvalidArgument as error:
+        raise InvalidArgument(field, error.why) from None
     if tenant != tenant_id:
         raise InvalidArgument(field, "is in another tenant; name a device of the same one")
     return device_id
+
+
+_parsed = lru_cache(256)(parse_device_name)
+"""Devices of one batch share their parents."""
 
 
 def location_of(place: LatLng) -> Location:

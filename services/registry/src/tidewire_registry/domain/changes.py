@@ -56,12 +56,12 @@ class ObjectRef:
 def ref_of(change: Change) -> ObjectRef:
     """The object that a change is about."""
     if isinstance(change, Device):
-        return ObjectRef(Kind.DEVICE, change.tenant, change.uid)
-    if isinstance(change, Tombstone):
-        return ObjectRef(change.kind, change.tenant, change.uid)
-    if isinstance(change, Tenant):
-        return ObjectRef(Kind.TENANT, change.uid, Uid(change.uid))
-    return ObjectRef(Kind.CREDENTIAL, change.tenant, change.uid)
+        kind = Kind.DEVICE
+    elif isinstance(change, Tombstone):
+        kind = change.kind
+    else:
+        kind = Kind.TENANT if isinstance(change, Tenant) else Kind.CREDENTIAL
+    return ObjectRef(kind, change.tenant, Uid(change.uid))
 
 
 @dataclass(frozen=True, slots=True)

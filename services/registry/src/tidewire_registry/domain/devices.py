@@ -91,6 +91,8 @@ class Device:
     revision: int
     ancestors: tuple[Uid, ...]
     """Uids of parent, its parent and so on."""
+    rendered: object = field(default=None, init=False, compare=False, repr=False)
+    """What `conversions` made of this revision, kept so that publishing and answering share it. Nobody else's."""
 
     def name(self, tenant_id: str) -> str:
         """Resource name; `tenant_id` is the tenant's id for people."""

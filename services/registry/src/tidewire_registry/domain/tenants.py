@@ -87,6 +87,11 @@ class Tenant:
     revision: int
 
     @property
+    def tenant(self) -> TenantId:
+        """Its own uid: what every object of a tenant has under this name."""
+        return self.uid
+
+    @property
     def name(self) -> str:
         """Resource name."""
         return tenant_name(self.id)

@@ -5,6 +5,7 @@ parentheses (a deep one would otherwise exhaust a stack here or in a database), 
 """
 
 from functools import cache
+from typing import cast
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
@@ -33,7 +34,7 @@ def parse(text: str, tenant_id: str) -> Condition | None:
     try:
         tree = _lark().parse(text)
     except UnexpectedCharacters as error:
-        place = int(error.pos_in_stream)
+        place = cast(int, error.pos_in_stream)
         raise fail(place, f"{text[place]!r} is not understood here; {_expected(error.allowed)}") from None
     except UnexpectedToken as error:
         position = error.token.start_pos if error.token.type != "$END" else len(text)

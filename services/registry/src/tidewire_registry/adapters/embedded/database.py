@@ -105,28 +105,35 @@ class Database:
             raise FailedPrecondition(
                 why, reason="DATA_DIR_NOT_WRITABLE", subject=str(self._directory)
             ) from None
-        connection = self._connect(cache_mib=32)
+        try:
+            return self._connect(cache_mib=32, prepare=self._prepare)
+        except sqlite3.DatabaseError as error:
+            why = f"{self._path} cannot be opened: {error}; restore it from a backup"
+            raise FailedPrecondition(why, reason="REGISTRY_DAMAGED", subject=self._path) from error
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 8000")
         connection.execute("PRAGMA secure_delete = OFF")
         ensure_schema(connection, self._path)
-        return connection
 
     def _open_reader(self) -> None:
-        connection = self._connect(cache_mib=8)
-        connection.execute("PRAGMA query_only = ON")
-        connection.create_function("distance_meters", 4, _distance, deterministic=True)
+        connection = self._connect(cache_mib=8, prepare=_prepare_reader)
         self._local.connection = connection
         self._connections.append(connection)
 
-    def _connect(self, cache_mib: int) -> sqlite3.Connection:
+    def _connect(self, cache_mib: int, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=512
         )
-        connection.execute(f"PRAGMA cache_size = -{cache_mib * 1024}")
-        connection.execute(f"PRAGMA mmap_size = {1 << 28}")
-        connection.execute("PRAGMA temp_store = MEMORY")
+        try:
+            connection.execute(f"PRAGMA cache_size = -{cache_mib * 1024}")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _write_jobs(self, connection: sqlite3.Connection) -> None:
@@ -184,6 +191,12 @@ def _unavailable(error: Exception) -> Unavailable:
     return Unavailable(
         "registry store", "the disk is full; free some space" if full else "cannot be used; see the log"
     )
+
+
+def _prepare_reader(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute(f"PRAGMA mmap_size = {1 << 28}")
+    connection.create_function("distance_meters", 4, _distance, deterministic=True)
 
 
 def _distance(

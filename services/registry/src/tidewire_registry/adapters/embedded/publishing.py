@@ -4,6 +4,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import batched
 from typing import Any
 
 from tidewire_kit.ids import TenantId, Uid
@@ -18,8 +19,9 @@ from tidewire_registry.adapters.embedded.rows import (
     tombstone_of,
 )
 from tidewire_registry.adapters.embedded.writes import remove_device
-from tidewire_registry.domain.changes import Change, Kind, ObjectRef, ref_of
+from tidewire_registry.domain.changes import Change, Kind, ObjectRef
 
+_UIDS_PER_STATEMENT = 256
 _SOURCES: dict[Kind, tuple[str, str, Any]] = {
     Kind.TENANT: (TENANT_COLUMNS, "tenants WHERE uid = :uid", tenant_of),
     Kind.DEVICE: (DEVICE_COLUMNS, "devices WHERE tenant = :tenant AND id = :id AND uid = :uid", device_of),
@@ -52,8 +54,14 @@ def unpublished(connection: sqlite3.Connection, limit: int) -> list[Change]:
 
 def mark_published(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     """Clears the notes of these revisions."""
-    rows = [(ref.tenant, ref.uid, change.revision) for change in changes for ref in (ref_of(change),)]
-    connection.executemany("DELETE FROM unpublished WHERE tenant = ? AND uid = ? AND revision = ?", rows)
+    groups: dict[tuple[TenantId, int], list[bytes]] = {}
+    for change in changes:
+        groups.setdefault((change.tenant, change.revision), []).append(change.uid)
+    for (tenant, revision), uids in groups.items():
+        for some in batched(uids, _UIDS_PER_STATEMENT):
+            marks = ", ".join("?" * len(some))
+            statement = f"DELETE FROM unpublished WHERE tenant = ? AND revision = ? AND uid IN ({marks})"
+            connection.execute(statement, (tenant, revision, *some))
 
 
 def unpublish_all(connection: sqlite3.Connection) -> None:

@@ -26,6 +26,7 @@ CREDENTIAL_COLUMNS = (
 )
 TOMBSTONE_COLUMNS = "tenant, uid, kind, id, device_uid, revision, deleted_us"
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _STATES = {state.value: state for state in DeviceState}
 
 
@@ -36,7 +37,7 @@ def qualified(columns: str, table: str) -> str:
 
 def labels_text(labels: Mapping[str, str]) -> str:
     """Labels as JSON."""
-    return json.dumps(dict(labels), ensure_ascii=False, separators=(",", ":")) if labels else "{}"
+    return _JSON.encode(dict(labels)) if labels else "{}"
 
 
 def tenant_row(tenant: Tenant) -> Row:

@@ -65,7 +65,7 @@ def ensure_schema(connection: sqlite3.Connection, path: str) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         why = f"{path} has format {version}, this program knows up to {VERSION}; run the newer one that wrote it"
-        raise FailedPrecondition(why, reason="FORMAT_TOO_NEW", subject=path)
+        raise FailedPrecondition(why, reason="FORMAT_NEWER", subject=path)
     if version == 0:
         connection.execute("BEGIN IMMEDIATE")
         for statement in _STATEMENTS:

@@ -9,6 +9,8 @@ of the expected revision. Either raises Conflict, and the caller's savepoint und
 import json
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
+from itertools import batched, chain
 
 from tidewire_kit.ids import TenantId
 from tidewire_registry.adapters.embedded.rows import (
@@ -16,6 +18,7 @@ from tidewire_registry.adapters.embedded.rows import (
     DEVICE_COLUMNS,
     TENANT_COLUMNS,
     TOMBSTONE_COLUMNS,
+    Row,
     credential_row,
     device_row,
     labels_text,
@@ -23,7 +26,7 @@ from tidewire_registry.adapters.embedded.rows import (
     tombstone_row,
     uids_of,
 )
-from tidewire_registry.domain.changes import Kind, Tombstone, ref_of
+from tidewire_registry.domain.changes import Kind, Tombstone
 from tidewire_registry.domain.credentials import Credential
 from tidewire_registry.domain.devices import Device
 from tidewire_registry.domain.tenants import Tenant
@@ -33,9 +36,9 @@ NO_TENANT = bytes(16)
 """Stands for the tenant in the memory of CreateTenant requests."""
 
 _NOTE = "INSERT OR REPLACE INTO unpublished (tenant, uid, kind, id, revision) VALUES (?, ?, ?, ?, ?)"
-_INSERT_DEVICE = f"INSERT INTO devices ({DEVICE_COLUMNS}) VALUES ({', '.join('?' * 14)})"
-_INSERT_LABEL = "INSERT INTO labels (tenant, key, value, id) VALUES (?, ?, ?, ?)"
-_INSERT_ANCESTOR = "INSERT INTO ancestry (tenant, ancestor, id) VALUES (?, ?, ?)"
+_ROWS_PER_STATEMENT = 64
+"""SQLite runs a statement without Python's lock, but takes it again after each: with one statement per row, this thread
+and a busy event loop would wait for each other all the time."""
 
 
 def apply(connection: sqlite3.Connection, tenant: TenantId, writes: WriteSet) -> None:
@@ -47,7 +50,7 @@ def apply(connection: sqlite3.Connection, tenant: TenantId, writes: WriteSet) ->
 
 
 def _apply(connection: sqlite3.Connection, tenant: TenantId, writes: WriteSet) -> None:
-    if any(ref_of(change).tenant != tenant for change in (*writes.puts, *writes.tombstones)):
+    if any(change.tenant != tenant for change in (*writes.puts, *writes.tombstones)):
         raise ValueError("a write set holds objects of one tenant")
     tenants = [put for put in writes.puts if isinstance(put, Tenant)]
     creates = any(put.revision == 1 for put in tenants)
@@ -109,12 +112,14 @@ def _put_tenant(connection: sqlite3.Connection, tenant: Tenant) -> None:
 def _insert_devices(connection: sqlite3.Connection, tenant: TenantId, devices: Sequence[Device]) -> None:
     if not devices:
         return
-    connection.executemany(_INSERT_DEVICE, [device_row(device) for device in devices])
+    _insert(connection, f"devices ({DEVICE_COLUMNS})", [device_row(device) for device in devices])
     labels = [(tenant, key, value, d.id) for d in devices if d.labels for key, value in d.labels.items()]
     # In the order of the index, pages are written once.
-    connection.executemany(_INSERT_LABEL, sorted(labels))
-    connection.executemany(_INSERT_ANCESTOR, [(tenant, up, d.id) for d in devices for up in d.ancestors])
-    connection.executemany(_NOTE, [(tenant, d.uid, Kind.DEVICE, d.id, 1) for d in devices])
+    _insert(connection, "labels (tenant, key, value, id)", sorted(labels))
+    ancestry = [(tenant, up, d.id) for d in devices for up in d.ancestors]
+    _insert(connection, "ancestry (tenant, ancestor, id)", ancestry)
+    notes = [(tenant, d.uid, "device", d.id, 1) for d in devices]
+    _insert(connection, "unpublished (tenant, uid, kind, id, revision)", notes)
     connection.execute("UPDATE tenants SET devices = devices + ? WHERE uid = ?", (len(devices), tenant))
 
 
@@ -131,10 +136,11 @@ def _update_device(connection: sqlite3.Connection, tenant: TenantId, device: Dev
     if old[0] != labels_text(device.labels):
         _drop_labels(connection, tenant, device.id, old[0])
         rows = [(tenant, key, value, device.id) for key, value in device.labels.items()]
-        connection.executemany(_INSERT_LABEL, rows)
+        _insert(connection, "labels (tenant, key, value, id)", rows)
     if old[1] != b"".join(device.ancestors):
         _drop_ancestry(connection, tenant, device.id, old[1])
-        connection.executemany(_INSERT_ANCESTOR, [(tenant, up, device.id) for up in device.ancestors])
+        ancestry = [(tenant, up, device.id) for up in device.ancestors]
+        _insert(connection, "ancestry (tenant, ancestor, id)", ancestry)
     connection.execute(_NOTE, (tenant, device.uid, Kind.DEVICE, device.id, device.revision))
 
 
@@ -205,6 +211,17 @@ def _remember(connection: sqlite3.Connection, scope: bytes, replay: Replay) -> N
     ids, uids = "\n".join(replay.object_ids), b"".join(replay.object_uids)
     row = (scope, replay.request_id, replay.fingerprint, ids, uids, replay.made_us)
     connection.execute(statement, row)
+
+
+def _insert(connection: sqlite3.Connection, target: str, rows: Sequence[Row]) -> None:
+    for some in batched(rows, _ROWS_PER_STATEMENT):
+        connection.execute(_insert_text(target, len(some[0]), len(some)), tuple(chain.from_iterable(some)))
+
+
+@cache
+def _insert_text(target: str, columns: int, rows: int) -> str:
+    marks = f"({', '.join('?' * columns)})"
+    return f"INSERT INTO {target} VALUES {', '.join([marks] * rows)}"
 
 
 def _expect_one(cursor: sqlite3.Cursor, name: str) -> None:
