@@ -1,5 +1,6 @@
 """The wrapper around servicers, over a real server: default deny, errors, limits, deadlines, metrics."""
 
+import asyncio
 import dataclasses
 
 import grpc
@@ -28,9 +29,9 @@ from tidewire_kit.grpc import (
 from tidewire_kit.grpc.handler import _Door
 from tidewire_kit.grpc.status import DETAILS_KEY, INTERNAL_TEXT
 from tidewire_kit.identity import Caller, Role
-from tidewire_kit.ids import TenantId
+from tidewire_kit.ids import TenantId, new_uid
 from tidewire_testkit.clock import ManualClock
-from tidewire_testkit.directory import TestTenant, World
+from tidewire_testkit.directory import TestTenant, World, tenant_change
 from tidewire_testkit.polling import until
 from tidewire_testkit.toy_service import ACCESS, DESCRIPTOR, RAW, STREAM, UNARY, Toy
 
@@ -66,6 +67,23 @@ async def test_no_token_and_a_bad_one_are_unauthenticated(client: aio.Channel) -
     assert (
         await failure(unary(b"x", metadata=[("authorization", "Bearer a.b.c")]))
     ).reason == "TOKEN_MALFORMED"
+
+
+async def test_a_tenant_that_is_heard_of_a_moment_later_is_let_in(
+    client: aio.Channel, world: World, toy: Toy
+) -> None:
+    late = TestTenant(TenantId(new_uid()), "late")
+    bearer = [("authorization", f"Bearer {world.token(late, Role.OPERATOR)}")]
+    call = client.unary_unary(UNARY)(b"x", metadata=bearer, timeout=10)
+    asyncio.get_running_loop().call_later(0.05, world.directory.apply, tenant_change(late))
+    assert await call == b"x"
+    assert toy.calls[0].caller.tenant == late.uid
+    unheard = [
+        ("authorization", f"Bearer {world.token(TestTenant(TenantId(new_uid()), 'no'), Role.OPERATOR)}")
+    ]
+    assert (
+        await failure(client.unary_unary(UNARY)(b"x", metadata=unheard, timeout=10))
+    ).reason == "TENANT_UNKNOWN"
 
 
 @pytest.mark.parametrize("roles", [[Role.READER], [Role.SERVICE], [Role.TENANT_ADMIN, Role.READER]])

@@ -109,7 +109,7 @@ def demo(
     from tidewire_platform.specs import PlatformOptions
 
     platform = PlatformOptions(data_dir=data_dir.expanduser().absolute(), free_ports=free_ports)
-    _run(run_demo(DemoOptions(platform, seconds, temporary, keep_times), Console()))
+    _run(run_demo(DemoOptions(platform, seconds, temporary, keep_times), Console(soft_wrap=True)))
 
 
 @admin.command()

@@ -30,6 +30,7 @@ from tidewire_kit.errors import (
     InvalidArgument,
     PermissionDenied,
     TidewireError,
+    Unauthenticated,
     Unavailable,
 )
 from tidewire_kit.grpc.call import Call, trace_id_of
@@ -105,6 +106,10 @@ def _method_handler(
     )
 
 
+_PERHAPS_NEWS = frozenset({"TENANT_UNKNOWN", "TOKEN_UNKNOWN_KEY"})
+_NEWS_PAUSES = (0.01, 0.04, 0.1, 0.25)
+
+
 class _Door:
     """Everything about one RPC that does not change from call to call."""
 
@@ -116,6 +121,21 @@ class _Door:
         self.guard = guard
         self.verifier = guard.verifier
         self.metrics: MethodMetrics = guard.metrics.method(method.containing_service.full_name, method.name)
+
+    async def admit(self, context: Context) -> Caller:
+        """`enter`, once more and again for a moment when the token speaks of something that is not known here.
+
+        What the registry has just answered for reaches this process milliseconds later, and whoever created a tenant or
+        a credential may use it at once.
+        """
+        for pause in _NEWS_PAUSES:
+            try:
+                return self.enter(context)
+            except Unauthenticated as error:
+                if error.reason not in _PERHAPS_NEWS:
+                    raise
+            await asyncio.sleep(pause)
+        return self.enter(context)
 
     def enter(self, context: Context) -> Caller:
         """Who calls, if they may; raises Unavailable, DeadlineExceeded, Unauthenticated, PermissionDenied."""
@@ -163,7 +183,7 @@ def _unary(
         caller: Caller | None = None
         guard.in_flight += 1
         try:
-            caller = door.enter(context)
+            caller = await door.admit(context)
             if len(request) > MAX_MESSAGE_BYTES:
                 raise MessageTooLarge(len(request))
             answer: bytes = render(
@@ -205,7 +225,7 @@ def _streamed(
         metrics.in_flight.inc()
         stream = DrainableRequests(request) if client_streams else None
         try:
-            caller = door.enter(context)
+            caller = await door.admit(context)
             call = Call(caller, name, context, verifier)
             if stream is not None:
                 guard.streams.add(stream)
