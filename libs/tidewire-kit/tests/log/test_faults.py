@@ -175,6 +175,17 @@ async def test_age_removes_committed_segments_only(log: EmbeddedLog, disk: Disk)
     assert (await log.begin_offsets(TOPIC))[1] > begin[1]
 
 
+async def test_the_records_of_a_quiet_topic_expire_too(log: EmbeddedLog, disk: Disk) -> None:
+    await produce(log, 3)
+    await commit_all(log)
+    for minutes, expected in ((10, 0), (20, 0), (50, 0), (60, 3)):
+        disk.now_us += minutes * 60_000_000
+        log._retention.expire()
+        assert (await log.begin_offsets(TOPIC))[0] == expected
+    await produce(log)
+    assert [r.offset for r in await log.read(TOPIC, 0, 0)] == [3]
+
+
 @pytest.fixture
 def small_files() -> Iterator[None]:
     """Lets no file of this process grow beyond 256 KiB: a disk that is really full, for whoever writes more."""

@@ -25,6 +25,10 @@ _ROOM = 0.05
 """At the cap this part of it is freed at once, so that not every commit has to ask again."""
 
 
+_LONGEST_SEGMENT = 0.25
+"""A segment takes records for no longer than this part of its topic's retention."""
+
+
 class _Candidate(NamedTuple):
     """A topic's oldest segment, if it may go."""
 
@@ -50,6 +54,8 @@ class Retention:
 
     def expire(self) -> int:
         """Removes what is committed and older than its topic's retention; returns the bytes removed."""
+        for topic in self._topics():
+            self._close_aged(topic)
         return self._run(lambda candidate, _removed: self._is_expired(candidate))
 
     def expire_if_due(self) -> int:
@@ -121,6 +127,13 @@ class Retention:
         if not _is_committed(following.offsets, begin, floors):
             return None
         return _Candidate(following.created_at_us, topic, bases[0], bases[1])
+
+    def _close_aged(self, topic: StreamTopic) -> None:
+        """Ends a segment that a quiet topic does not fill, so that its records expire in time too."""
+        created_at_us = read_header(topic.shape, topic.durable().segment_base).created_at_us
+        age_us = self._settings.clock_us() - created_at_us
+        if age_us > topic.row.retention_seconds * 1e6 * _LONGEST_SEGMENT:
+            topic.appender.roll()
 
     def _is_expired(self, candidate: _Candidate) -> bool:
         age_us = self._settings.clock_us() - candidate.ended_at_us
