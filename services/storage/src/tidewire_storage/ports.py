@@ -110,6 +110,9 @@ class BlockWriter(Protocol):
     async def cut_requested(self) -> int:
         """Number of the last request to cut all epochs; 0: there was none."""
 
+    async def cuts_noted(self, request: int) -> dict[int, bool]:
+        """Partition → whether it got a cut, of the partitions that have followed this request or a later one."""
+
     async def note_cut(self, request: int, places: Mapping[TopicPartitionKey, bool]) -> None:
         """Says that a request was followed in these places; the value says whether there was anything to cut."""
 
@@ -144,7 +147,7 @@ class BlockReader(Protocol):
         """Asks every owner to cut its epochs; returns the number of the request."""
 
     async def cuts_noted(self, request: int) -> dict[int, bool]:
-        """Partition → whether it got a cut, of the partitions that have followed this request or a later one."""
+        """As in BlockWriter."""
 
 
 class Upkeep(Protocol):

@@ -76,7 +76,7 @@ class IngestReadings:
         self._buried = Buried()
         self._lock = asyncio.Lock()
         """Held from the moment a flush looks at what is buried until it is stored."""
-        self._cut_seen = -1
+        self._cut_seen = 0
         self._cut_checked_at = 0.0
         self._cut_wanted: int | None = None
 
@@ -90,6 +90,7 @@ class IngestReadings:
     async def load(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Progress]:
         """See Processor. Also folds blocks into the series states that were stored without them."""
         places = {partition: TopicPartitionKey(self._incarnation, partition[1]) for partition in partitions}
+        self._cut_seen = 0  # their last owner may have missed a request
         stored = await self._store.progress(list(places.values()))
         answer = {}
         for partition, place in places.items():
@@ -100,7 +101,8 @@ class IngestReadings:
             self._stored.pop(partition, None)
             if progress.next_offset is not None:
                 self._stored[partition] = progress.next_offset
-            answer[partition] = Progress(progress.next_offset, progress.entries)
+            # Of a partition that is not stored at all, all that the log still has is read, whatever was committed.
+            answer[partition] = Progress(progress.next_offset or 0, progress.entries)
         return answer
 
     def take(self, record: AdmittedRecord) -> None:
@@ -275,10 +277,13 @@ class IngestReadings:
         if now < self._cut_checked_at + _CUT_CHECK_SECONDS:
             return
         self._cut_checked_at = now
-        request = await self._store.cut_requested()
-        if request > self._cut_seen >= 0:
-            self._cut_wanted = request
-        self._cut_seen = request
+        owned = {place.partition for place in self._gather.partitions.values()}
+        request = await self._store.cut_requested() if owned else 0
+        if request > self._cut_seen:
+            noted = await self._store.cuts_noted(request)
+            if owned - noted.keys():
+                self._cut_wanted = request
+            self._cut_seen = request
 
     async def _catch_up_series(self, place: TopicPartitionKey, progress: StoredProgress) -> None:
         """Series states are written less often than blocks; after a crash the blocks say what is missing."""

@@ -1,0 +1,191 @@
+"""A rig: embedded log, store, owner and queries, wired as `main` wires them, which a test can stop and start again."""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tidewire_kit import topics
+from tidewire_kit.clock import SystemClock
+from tidewire_kit.ids import partition_of
+from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
+from tidewire_kit.owner import OwnerSettings, PartitionOwner
+from tidewire_storage.adapters.embedded import EmbeddedStore
+from tidewire_storage.application.accounts import Accounts
+from tidewire_storage.application.aggregate import Aggregate
+from tidewire_storage.application.housekeeping import Housekeeping
+from tidewire_storage.application.ingest import IngestLimits, IngestReadings
+from tidewire_storage.application.latest import SeriesDirectory
+from tidewire_storage.application.names import Names
+from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.consumer import telemetry_owner
+from tidewire_testkit.directory import TestDevice, TestTenant, World
+from tidewire_testkit.polling import until
+from tidewire_testkit.telemetry import make_table, put_tables
+
+PARTITIONS = 4
+FOREVER_US = 1 << 62
+FAST_OWNER = OwnerSettings(poll_seconds=0.02, first_retry_seconds=0.02, longest_retry_seconds=0.1)
+Readings = dict[tuple[int, str], float]
+"""(event time, metric) → value."""
+
+
+class Rig:
+    """Storage in a directory. `start` and `stop` may alternate."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = SystemClock()
+        self.world = World(self.clock, PARTITIONS)
+        self.limits = IngestLimits(flush_seconds=0.05, series_seconds=0.0)
+        self.free_bytes = 1 << 40
+        self.file_bytes = 1 << 20
+        self.log: EmbeddedLog
+        self.store: EmbeddedStore
+        self.ingest: IngestReadings
+        self.owner: PartitionOwner
+        self.running = False
+
+    async def start(self, *, own: bool = True) -> None:
+        """Opens everything; `own` False: without reading the log."""
+        self.log = await self.open_log()
+        self.store = self.new_store()
+        await self.store.open()
+        incarnation = self.log.incarnation(topics.TELEMETRY)
+        self.ingest = IngestReadings(self.store, self.clock, incarnation, self.limits)
+        self.owner = telemetry_owner(self.log, self.clock, self.ingest, FAST_OWNER)
+        names = Names(self.world.directory)
+        self.read_series = ReadSeries(self.store, names, incarnation)
+        self.aggregate = Aggregate(self.store, names, incarnation)
+        self.series = SeriesDirectory(self.store, names)
+        self.accounts = Accounts(
+            self.store, self.log, self.clock, topics.TELEMETRY, lambda: self.ingest.in_flight_readings
+        )
+        self.housekeeping = Housekeeping(
+            self.store,
+            self.ingest,
+            self.world.directory,
+            self.clock,
+            self.accounts,
+            purge_seconds=3600,
+            expire_seconds=3600,
+            recount_seconds=3600,
+        )
+        self.running = True
+        if own:
+            await self.owner.start()
+
+    def new_store(self) -> EmbeddedStore:
+        """A store over the same directory, as another process would open it."""
+        return EmbeddedStore(
+            self.path / "storage",
+            file_bytes=self.file_bytes,
+            min_free_bytes=1 << 20,
+            free=lambda _: self.free_bytes,
+        )
+
+    async def open_log(self) -> EmbeddedLog:
+        """The log, as another process would open it."""
+        settings = EmbeddedLogSettings(min_free_bytes=0, segment_bytes=1 << 22, preallocate_bytes=1 << 16)
+        log = EmbeddedLog(self.path, settings)
+        await log.start()
+        await log.ensure_topics(topics.specs(PARTITIONS))
+        return log
+
+    async def stop(self) -> None:
+        """Drains and closes."""
+        if self.running:
+            self.running = False
+            await self.owner.close()
+            await self.store.close()
+            await self.log.close()
+
+    def partition(self, device: TestDevice) -> int:
+        """The device's partition."""
+        return partition_of(device.tenant.uid, device.uid, PARTITIONS)
+
+    async def publish(
+        self,
+        device: TestDevice,
+        metrics: Sequence[str],
+        rows: Sequence[tuple[int, Sequence[float]]],
+        batch_id: bytes | None = None,
+    ) -> None:
+        """Appends rows of (time, values) as one record."""
+        table = make_table(
+            device.tenant.uid,
+            metrics,
+            [(device.uid, time, values) for time, values in rows],
+            batch_id=batch_id,
+            received_us=self.clock.now_us(),
+        )
+        await put_tables(self.log, self.partition(device), table)
+
+    async def settled(self) -> None:
+        """Returns when everything in the log is stored."""
+
+        async def nothing_left() -> bool:
+            return await self.accounts.lag_records() == 0 and self.ingest.in_flight_readings == 0
+
+        await until(nothing_left, seconds=30)
+
+    async def read(
+        self,
+        device: TestDevice,
+        metrics: Sequence[str] = (),
+        start_us: int | None = None,
+        end_us: int | None = None,
+    ) -> Readings:
+        """All readings of a device; asserts that times rise and that no row is empty."""
+        found: Readings = {}
+        last = None
+        async for part in self.read_series.read(
+            device.tenant.uid, device.id, metrics, start_us, end_us, 0, ""
+        ):
+            times = part.time_unix_us.tolist()
+            assert last is None or times[0] > last
+            assert all(a < b for a, b in itertools.pairwise(times))
+            last = times[-1]
+            columns = np.array(part.values)
+            assert (~np.isnan(columns)).any(axis=0).all()
+            for name, column in zip(part.metrics, part.values, strict=True):
+                for time, value in zip(times, column.tolist(), strict=True):
+                    if value == value:
+                        found[time, name] = value
+        return found
+
+    async def difference(self, tenant: TestTenant | None = None) -> int:
+        """What the ledger's metric would show."""
+        answer = await self.accounts.ledger(tenant.uid if tenant else None, 0, FOREVER_US)
+        return answer.account.difference
+
+    def block_files(self) -> list[Path]:
+        """The files that are there."""
+        return sorted((self.path / "storage" / "blocks").glob("*.blk"))
+
+
+RigFactory = Callable[[], Awaitable[Rig]]
+
+
+@pytest.fixture
+async def new_rig(tmp_path: Path) -> AsyncIterator[Callable[[], Rig]]:
+    """Makes rigs that are not started; all are stopped after the test."""
+    rigs: list[Rig] = []
+
+    def make() -> Rig:
+        rigs.append(Rig(tmp_path / f"rig{len(rigs)}"))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        await rig.stop()
+
+
+@pytest.fixture
+async def rig(new_rig: Callable[[], Rig]) -> Rig:
+    """A rig that runs."""
+    rig = new_rig()
+    await rig.start()
+    return rig
