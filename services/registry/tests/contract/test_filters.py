@@ -106,7 +106,7 @@ async def test_a_store_admits_what_plain_python_admits(store, make, sparse: int,
 
     drawn: list[c.Condition] = []
 
-    @settings(max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=250, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(conditions)
     def draw(condition: c.Condition) -> None:
         drawn.append(condition)

@@ -271,3 +271,21 @@ async def test_services_resolve_devices_by_the_tenants_uid(platform, admin) -> N
     await peer.refuses(pb.ResolveDevicesRequest(tenant_uid="acme"), Code.INVALID_ARGUMENT, field="tenant_uid")
     many = pb.ResolveDevicesRequest(tenant_uid=tenant.uid, device_ids=["d"] * 10_001)
     await peer.refuses(many, Code.INVALID_ARGUMENT, field="device_ids")
+
+
+async def test_many_callers_at_once_leave_what_they_were_told(platform, admin) -> None:
+    """Renames and blocks of the same few devices: nobody is refused, and the topic has what was answered last."""
+    tenant = await admin(pb.GetTenantRequest(name=ACME))
+    await admin(pb.BatchCreateDevicesRequest(parent=ACME, requests=[create(f"d{i}") for i in range(3)]))
+    requests = []
+    for i in range(60):
+        target = name(f"d{i % 3}")
+        requests.append(pb.UpdateDeviceRequest(device=Device(name=target, display_name=str(i))))
+        requests.append(pb.BlockDeviceRequest(name=target))
+    answers = await asyncio.gather(*(admin(request) for request in requests))
+    for i in range(3):
+        now = await admin(pb.GetDeviceRequest(name=name(f"d{i}")))
+        change = (await platform.topic())[f"{tenant.uid}/device/{now.uid}"]
+        assert change.device.device == now
+        etags = {answer.etag for answer in answers if answer.name == now.name}
+        assert now.etag in etags

@@ -105,15 +105,13 @@ class LogTopic:
 
 def _message(change: Change, tenant_id: str) -> RegistryChange:
     if isinstance(change, Device):
-        return RegistryChange(
-            revision=change.revision,
-            device=DeviceState(
-                tenant_uid=change.tenant,
-                device_uid=change.uid,
-                ancestor_uids=change.ancestors,
-                device=device_to_proto(change, tenant_id),
-            ),
-        )
+        # Filled in place: as arguments of constructors the parts would be copied once more each.
+        message = RegistryChange(revision=change.revision)
+        state = message.device
+        state.tenant_uid, state.device_uid = change.tenant, change.uid
+        state.ancestor_uids.extend(change.ancestors)
+        state.device.CopyFrom(device_to_proto(change, tenant_id))
+        return message
     if isinstance(change, Tenant):
         return RegistryChange(revision=change.revision, tenant=tenant_to_proto(change))
     if isinstance(change, Tombstone):

@@ -22,7 +22,7 @@ from tidewire_registry.ports import ChangeTopic, RegistryStore
 
 logger = get_logger(__name__)
 
-_MAX_CHANGES_PER_PUT = 8_000
+_MAX_CHANGES_PER_PUT = 4_000
 _KEPT_NAMES = 10_000
 _REMEMBERED_PUTS = 20_000
 
@@ -149,10 +149,10 @@ class Publisher:
                 if tenant is not None:
                     self._tenant_ids[tenant_uid] = tenant.id
         for change in changes:
-            self._put_lately[change.uid] = change.revision
             if isinstance(change, Tenant):
                 self._tenant_ids[change.uid] = change.id
         await self._topic.put(changes, self._tenant_ids)
+        self._put_lately.update((change.uid, change.revision) for change in changes)
         self.failing = ""
         self._metrics.published.inc(len(changes))
         self._published.extend(changes)

@@ -11,7 +11,8 @@ from tidewire_registry.ports import Conflict, RegistryStore, Replay
 
 REPLAY_SECONDS = 24 * 3600
 """How long a request's outcome is remembered."""
-_ATTEMPTS = 10
+_ATTEMPTS = 100
+"""In each round one of those who change the same object succeeds, so as many as that may do it at once."""
 
 
 @dataclass(frozen=True, slots=True)
