@@ -11,7 +11,8 @@ import pytest
 from tidewire_client import AsyncConnection, AsyncQueryClient, FileToken
 from tidewire_platform.demo.hints import command_lines
 from tidewire_platform.demo.sources import BUOY, GLUCOSE, load_sources
-from tidewire_testkit.whole.platform import CommandResult, UpProcess, running, until
+from tidewire_platform.specs import SERVICES
+from tidewire_testkit.whole.platform import CommandResult, UpProcess, alive, running, until
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(180)]
 
@@ -91,32 +92,65 @@ async def test_a_second_run_resumes_imports_nothing_twice_and_its_hints_work(dat
             assert result.out.strip(), line
 
 
-async def test_ctrl_c_stops_in_order_and_still_checks(data_dir: Path) -> None:
-    user = UpProcess(data_dir, environ={"PYTHONUNBUFFERED": "1"})
-    process = await asyncio.create_subprocess_exec(
-        *user.command_line("demo", "--data-dir", str(data_dir), "--free-ports", "--keep-times"),
-        env=user.environ,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    said = b""
-    while b"readings/s" not in said:
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
-        assert line, said
-        said += line
-    process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 0, err.decode()
-    assert b"Everything acknowledged is visible, once." in out
+class RunningDemo:
+    """A demo without an end, on free ports."""
 
-    async def all_stopped() -> bool:
-        return [entry["process"] for entry in user.log_entries() if entry["event"] == "service stopped"] == [
-            "ingestion",
-            "storage",
-            "registry",
-        ]
+    def __init__(self, user: UpProcess) -> None:
+        self.user = user
+        self.arguments = ("demo", "--data-dir", str(user.data_dir), "--free-ports", "--keep-times")
+        self.said = b""
 
-    await until(all_stopped, "the services were stopped in order")
-    assert user.logged_errors() == []
+    async def start(self) -> None:
+        """Returns when the live view has begun."""
+        self._process = await asyncio.create_subprocess_exec(
+            *self.user.command_line(*self.arguments),
+            env=self.user.environ,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        while b"readings/s" not in self.said:
+            line = await asyncio.wait_for(self._process.stdout.readline(), 60)
+            assert line, self.said
+            self.said += line
+
+    async def end(self, number: signal.Signals) -> CommandResult:
+        """Sends a signal and waits for the end."""
+        self._process.send_signal(number)
+        out, err = await asyncio.wait_for(self._process.communicate(), 60)
+        assert self._process.returncode is not None
+        return CommandResult(self._process.returncode, (self.said + out).decode(), err.decode())
+
+
+async def test_a_demo_can_be_watched_and_ctrl_c_stops_it_in_order_with_a_check(data_dir: Path) -> None:
+    demo = RunningDemo(UpProcess(data_dir, environ={"PYTHONUNBUFFERED": "1"}))
+    await demo.start()
+    watched = await demo.user.command(*demo.arguments, "--seconds", "3")
+    assert watched.status == 0, watched.err
+    assert "watching it" in watched.out
+    result = await demo.end(signal.SIGINT)
+    assert result.status == 0, result.err
+    assert figure(result, "lost") == figure(result, "duplicates") == figure(result, "ledger difference") == 0
+    entries = demo.user.log_entries()
+    assert [entry["process"] for entry in entries if entry["event"] == "service stopped"] == [
+        "ingestion",
+        "storage",
+        "registry",
+    ]
+    assert demo.user.logged_errors() == []
+
+
+async def test_a_demo_that_was_killed_resumes_and_nothing_is_lost_or_twice(data_dir: Path) -> None:
+    demo = RunningDemo(UpProcess(data_dir, environ={"PYTHONUNBUFFERED": "1"}))
+    await demo.start()
+    pids = [endpoint.pid for service in SERVICES for endpoint in demo.user.endpoints(service)]
+    await demo.end(signal.SIGKILL)
+
+    async def children_gone() -> bool:
+        return not any(alive(pid) for pid in pids)
+
+    await until(children_gone, "its services have ended too", 30)
+    result = await demo.user.command(*demo.arguments, "--seconds", "4", seconds=90)
+    assert result.status == 0, result.out + result.err
+    assert figure(result, "lost") == figure(result, "duplicates") == figure(result, "ledger difference") == 0

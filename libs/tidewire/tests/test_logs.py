@@ -17,14 +17,22 @@ def entries(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_everything_goes_to_the_file_and_warnings_to_the_terminal_as_json(tmp_path: Path) -> None:
+def test_everything_goes_to_the_file_and_warnings_once_it_serves_to_the_terminal_as_json(
+    tmp_path: Path,
+) -> None:
     terminal = io.StringIO()
     sink = LogSink(tmp_path / "logs", terminal)
+    sink.line("storage-1", '{"level": "warning", "event": "not yet", "time": "t"}')
+    sink.show_warnings()
     sink.line("storage-1", '{"level": "info", "event": "started", "time": "t"}\n')
     sink.line("storage-1", '{"level": "warning", "event": "slow", "time": "t"}\n')
     sink.line("storage-1", "\n")
     sink.close()
-    assert [entry["event"] for entry in entries(tmp_path / "logs" / "storage-1.jsonl")] == ["started", "slow"]
+    assert [entry["event"] for entry in entries(tmp_path / "logs" / "storage-1.jsonl")] == [
+        "not yet",
+        "started",
+        "slow",
+    ]
     shown = [json.loads(line) for line in terminal.getvalue().splitlines()]
     assert [(entry["event"], entry["process"]) for entry in shown] == [("slow", "storage-1")]
 

@@ -45,14 +45,18 @@ def _now() -> str:
 class LogSink:
     """Takes the lines of all processes. One per platform, used on its event loop."""
 
-    def __init__(self, directory: Path, terminal: TextIO | None = None, *, terminal_level: int = 30) -> None:
-        """Makes `directory`. `terminal` (default stderr) gets entries of at least `terminal_level`."""
+    def __init__(self, directory: Path, terminal: TextIO | None = None) -> None:
+        """Makes `directory`. `terminal` (default stderr) gets errors, and from `show_warnings` on warnings too."""
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._terminal = terminal if terminal is not None else sys.stderr
-        self._terminal_level = terminal_level
+        self._terminal_level = 40
         self._for_people = self._terminal.isatty()
         self._files: dict[str, TextIO] = {}
+
+    def show_warnings(self) -> None:
+        """Shows warnings from now on: while services start they warn of one another, which is of no use to anybody."""
+        self._terminal_level = 30
 
     def path(self, name: str) -> Path:
         """The log file of the process `name`."""

@@ -28,7 +28,7 @@ DRAIN_GRACE_SECONDS = 2.0
 
 
 class Interrupted(Exception):
-    """The user stopped the platform before it served."""
+    """The user did not want to wait until it was done."""
 
 
 class Platform:
@@ -153,14 +153,15 @@ async def running_platform(
         sink = LogSink(data_dir.run / "logs", terminal)
         platform = Platform(options, data_dir, settings, variables, sink)
         try:
-            await _unless(stop, platform.start())
+            await unless(stop, platform.start())
+            sink.show_warnings()
             yield platform
         finally:
             await asyncio.shield(platform.stop())
             sink.close()
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+async def unless[T](stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
     """Does the work, unless `stop` is set before it is done: then it is cancelled and Interrupted is raised."""
     working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     both: set[asyncio.Task[Any]] = {working, stopped}
@@ -168,7 +169,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> Non
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise Interrupted
-        working.result()
+        return working.result()
     finally:
         working.cancel()
         stopped.cancel()

@@ -76,6 +76,11 @@ class DemoPublisher:
                 self._publishers[identity] = await stack.enter_async_context(publisher)
             yield
 
+    async def flush(self) -> None:
+        """Waits until everything sent is acknowledged."""
+        for publisher in self._publishers.values():
+            await publisher.flush()
+
     def plan(self, *, now_us: int) -> None:
         """Decides, once per trace, by how much its times are shifted and where its replay begins."""
         for device, source in self.sources.items():
@@ -150,7 +155,7 @@ class DemoPublisher:
     async def run_fleet(self) -> None:
         """Publishes the fleet's rows as they come, for ever."""
         fleet = Fleet()
-        self.fleet_since_us = time.time_ns() // 1000 - 1_000_000
+        self.fleet_since_us = time.time_ns() // 1000 - 100_000  # rows are stamped up to 40 ms back
         due = time.monotonic()
         while True:
             due = max(due + 1 / SLICES, time.monotonic() + 0.05)  # after a pause go on, do not catch up

@@ -30,7 +30,7 @@ from tidewire_platform.demo.stats import Stats
 from tidewire_platform.demo.view import View, refusals_text
 from tidewire_platform.foreground import LOCAL, stop_at_signals
 from tidewire_platform.lock import ExclusiveLock, lock_holder
-from tidewire_platform.platform import running_platform
+from tidewire_platform.platform import Interrupted, running_platform, unless
 from tidewire_platform.specs import PlatformOptions
 
 POLL_SECONDS = 1.0
@@ -106,7 +106,7 @@ async def _perform(
     options: DemoOptions, data_dir: DataDir, endpoint: str, console: Console, stop: asyncio.Event
 ) -> int:
     sources = load_sources()
-    access = await prepare(data_dir, endpoint, sources)
+    access = await unless(stop, prepare(data_dir, endpoint, sources))
     file = StateFile(data_dir.root)
     stats = Stats()
     publisher = DemoPublisher(
@@ -119,12 +119,15 @@ async def _perform(
         query = AsyncQueryClient(connection)
         before = (await stored_so_far(query) or (0, 0))[1]
         async with publisher.open():
-            await _import(publisher, console)
+            await unless(stop, _import(publisher, console))
             if not options.temporary:
                 console.print(next_commands(), highlight=False)
             await _live(options, publisher, query, before, console, stop)
-        console.print("Waiting until everything acknowledged is visible")
-        verdict = await check(query, publisher)
+            console.print("Waiting until everything acknowledged is visible; Ctrl-C does not wait")
+            hurry = asyncio.Event()
+            stop_at_signals(hurry)
+            await unless(hurry, publisher.flush())
+        verdict = await unless(hurry, check(query, publisher))
     _summary(verdict, stats, console)
     return 0 if verdict.good else 1
 
@@ -154,6 +157,7 @@ async def _live(
 ) -> None:
     """Replay, fleet and view until the end. `before`: readings that were stored when this run began."""
     stats = publisher.stats
+    stats.begin()
     view = View(console, stats)
     replaying = set(publisher.sources)
 
@@ -239,18 +243,21 @@ async def _watch(options: DemoOptions, data_dir: DataDir, console: Console, stop
     access = DemoAccess(running[0].address, "", token_file, {})
     async with access.connection() as connection:
         query = AsyncQueryClient(connection)
-        first = await stored_so_far(query) or (0, 0)
-        ends = time.monotonic() + options.seconds if options.seconds else None
-        with view.shown():
-            while not stop.is_set() and (ends is None or time.monotonic() < ends):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), POLL_SECONDS)
-                answer = await stored_so_far(query)
-                if answer is None:
-                    console.print("The platform does not answer any more")
-                    return 0
-                stats.accepted = answer[0] - first[0]
-                stats.seen(answer[1] - first[0])
-                stats.tick()
-                view.refresh()
+        with view.shown(), contextlib.suppress(Interrupted, TimeoutError):
+            async with asyncio.timeout(options.seconds):
+                await unless(stop, _follow(query, stats, view))
+                console.print("The platform does not answer any more")
     return 0
+
+
+async def _follow(query: AsyncQueryClient, stats: Stats, view: View) -> None:
+    """Shows what storage counts, once a second, until it does not answer."""
+    first = await stored_so_far(query)
+    answer = first
+    while first is not None and answer is not None:
+        stats.accepted = answer[0] - first[0]
+        stats.seen(answer[1] - first[0])
+        stats.tick()
+        view.refresh()
+        await asyncio.sleep(POLL_SECONDS)
+        answer = await stored_so_far(query)

@@ -47,6 +47,10 @@ class Stats:
             self._unseen.popleft()
         self.visible_lag_seconds = time.monotonic() - self._unseen[0][0] if self._unseen else 0.0
 
+    def begin(self) -> None:
+        """Begins the first second of the sparklines; what came before, such as an import, is not in them."""
+        self._last_tick = (time.monotonic(), self.accepted)
+
     def tick(self) -> None:
         """Ends a second: adds a point to the sparklines."""
         now = time.monotonic()
