@@ -14,7 +14,7 @@ def human_count(number: float) -> str:
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if size >= limit:
             scaled = number / (1e3 if unit == "k" else limit)
-            return f"{scaled:.3g} {unit}" if abs(scaled) < 1000 else f"{scaled:,.0f} {unit}"
+            return f"{scaled:.3g} {unit}" if abs(scaled) < 999.5 else f"{scaled:,.0f} {unit}"
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, UNREACHABLE, REFUSED = 0, 1, 2, 3, 4
 _PANEL = "Connection and output"
 _TENANT_TOKEN_SECONDS = 3600
+RETRY_SECONDS = 2.0
 
 
 def _context_names(incomplete: str) -> list[str]:
@@ -169,7 +170,7 @@ class Session:
             token=source,
             tenant=options.tenant or (context.tenant if context is not None else ""),
             ca_file=ca_file or None,
-            retry_seconds=2.0,
+            retry_seconds=RETRY_SECONDS,
         )
 
     async def tenant(self) -> str:

@@ -19,6 +19,7 @@ from tidewire_client import InvalidArgument
 BLOCK_BYTES = 4 * 1024 * 1024
 SAMPLE_BYTES = 512 * 1024
 _DELIMITERS = ",;\t|"
+_LONGEST_QUOTED = 8 * BLOCK_BYTES
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
 
@@ -118,24 +119,40 @@ def text_blocks(path: Path, dialect: Dialect, offset: int = 0, line: int = 0) ->
             _skip(file, offset)
         else:
             line = dialect.header_lines + 1
-            head = file.read(2 * SAMPLE_BYTES)
+            while rest.count(b"\n") < dialect.header_lines and (read := file.read(BLOCK_BYTES)):
+                rest += read
             for _ in range(dialect.header_lines):
-                offset = head.find(b"\n", offset) + 1 or len(head)
-            rest = head[offset:]
+                offset = rest.find(b"\n", offset) + 1 or len(rest)
+            rest = rest[offset:]
         while True:
-            read = file.read(BLOCK_BYTES)
-            data = rest + read
-            if not data:
-                return
-            end = _cut(data) if read else len(data)
+            # A block follows from where it begins alone, so a run that resumes cuts as the first one did.
+            size = BLOCK_BYTES
+            rest = _fill(file, rest, size)
+            while len(rest) >= size and not _cut(rest[:size]):  # within a long line, or within quotes
+                if size >= _LONGEST_QUOTED:  # a quotation mark that nothing closes: lines are lines
+                    break
+                size += BLOCK_BYTES
+                rest = _fill(file, rest, size)
+            end = _cut(rest[:size]) or rest[:size].rfind(b"\n") + 1 or size
+            if len(rest) < size:
+                end = len(rest)
             if not end:
-                rest = data
-                continue
-            data, rest = data[:end], data[end:]
+                return
+            data, rest = rest[:end], rest[end:]
             offset += len(data)
             lines = data.count(b"\n") + (not data.endswith(b"\n"))
             yield TextBlock(_utf8(data, dialect.encoding), line, offset, line + lines)
             line += lines
+
+
+def _fill(file: io.BufferedIOBase | pa.NativeFile, data: bytes, size: int) -> bytes:
+    """The bytes with more of the file, until there are `size`, or all."""
+    parts = [data]
+    missing = size - len(data)
+    while missing > 0 and (read := file.read(missing)):
+        parts.append(read)
+        missing -= len(read)
+    return b"".join(parts)
 
 
 def _cut(data: bytes) -> int:
@@ -152,7 +169,7 @@ def _cut(data: bytes) -> int:
 
 
 def _skip(file: io.BufferedIOBase | pa.NativeFile, offset: int) -> None:
-    if isinstance(file, io.BufferedIOBase):
+    if file.seekable():
         file.seek(offset, os.SEEK_SET)
         return
     while offset:

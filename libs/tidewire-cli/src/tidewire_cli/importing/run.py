@@ -24,6 +24,7 @@ QUOTA_REASONS = frozenset({"QUOTA_TENANT", "QUOTA_DEVICE"})
 KEPT_PROBLEMS = 1000
 _BLOCKS_AHEAD = 3
 _QUOTA_TRIES = 8
+QUOTA_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,7 @@ class _Run:
                 self._count(batch, outcome)
                 continue
             tries = tries + 1 if not outcome.accepted_readings else 0
-            await asyncio.sleep(outcome.retry_delay_seconds or 1.0)
+            await asyncio.sleep(outcome.retry_delay_seconds or QUOTA_WAIT_SECONDS)
             rows = batch.stop - batch.start
             accepted_rows = rows - sum(refusal.rows for refusal in outcome.refusals)
             step = min(rows, max(1, accepted_rows, rows // 16))
