@@ -111,7 +111,7 @@ async def test_a_deleted_device_leaves_no_rows_and_no_bytes(rig) -> None:
     assert text in bytes_on_disk(rig.path / "storage" / "blocks")
     rig.world.delete_device(doomed)
     await rig.housekeeping.purge()
-    assert text not in bytes_on_disk(rig.path / "storage" / "blocks")
+    assert text not in bytes_on_disk(rig.path / "storage")
     assert struct.pack("<d", needle(1)) in bytes_on_disk(rig.path / "storage" / "blocks")
     assert len(await rig.read(kept)) == 5
     assert await rig.store.series(tenant.uid, [doomed.uid]) == []
@@ -150,7 +150,7 @@ async def test_a_deleted_tenant_is_gone_and_another_of_its_name_sees_nothing(rig
     await rig.settled()
     rig.world.delete_tenant(tenant)
     await rig.housekeeping.purge()
-    disk = bytes_on_disk(rig.path / "storage" / "blocks")
+    disk = bytes_on_disk(rig.path / "storage")
     assert not any(struct.pack("<d", needle(number)) in disk for number in range(3))
     assert struct.pack("<d", needle(9)) in disk
     assert await rig.store.find(tenant.uid, None, 0, 1 << 62) == []

@@ -100,6 +100,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA cache_size=-8192")
+    connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten, not only unlinked
     connection.execute("PRAGMA journal_size_limit=67108864")
     return connection
 

@@ -60,6 +60,8 @@ def bury(
                 connection.execute("DELETE FROM series WHERE tenant = ?", (tenant,))
                 _drop_blocks(connection, "tenant = ?", (tenant,))
         rows = connection.execute("SELECT seq, tenant, device FROM tombstones ORDER BY seq").fetchall()
+    if new:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the old pages go from the write-ahead log too
     known_to = 0
     for seq, tenant, device in rows:
         if (tenant, device) not in known:
