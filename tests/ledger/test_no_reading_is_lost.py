@@ -102,7 +102,6 @@ async def test_what_was_acknowledged_is_visible_once_whatever_is_killed(tmp_path
                 stop.set()
         print(f"\nkilled, longest seconds to progress: { {k: round(v, 1) for k, v in slowest.items()} }")
         print(f"{ledger.acknowledged_cells():,} readings acknowledged; {dict(ledger.counts)}")
-        assert len(slowest) == 5, "not every process was killed; allow more seconds"
 
         settled = await until(lambda: settled_ledger(up), "the log is read and written", 30)
         assert settled.difference_readings == 0
@@ -121,6 +120,7 @@ async def test_what_was_acknowledged_is_visible_once_whatever_is_killed(tmp_path
         assert not ledger.violations, "\n".join([str(dict(ledger.counts)), *ledger.violations])
 
         # The test must have done what it says.
+        assert len(slowest) == 5, "not every process was killed; allow more seconds"
         assert ledger.counts["lost, again soon"] > 0
         assert ledger.counts["lost, again late"] > 0
         assert ledger.counts["rows refused"] > 0
