@@ -1,7 +1,7 @@
 """A rig: embedded log, store, owner and queries, wired as `main` wires them, which a test can stop and start again."""
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +166,10 @@ class Rig:
         return sorted((self.path / "storage" / "blocks").glob("*.blk"))
 
 
-RigFactory = Callable[[], Awaitable[Rig]]
+@pytest.fixture(scope="session")
+def rig_type() -> type[Rig]:
+    """The class, for tests that make directories of their own."""
+    return Rig
 
 
 @pytest.fixture

@@ -1,0 +1,102 @@
+"""Storage killed with SIGKILL again and again while it works: every reading exactly once, and the ledger at zero."""
+
+import asyncio
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tidewire_kit import topics
+from tidewire_kit.ids import new_uid
+from tidewire_storage.domain.blocks import TopicPartitionKey
+
+SCRIPT = Path(__file__).with_name("storage_process.py")
+T0 = 1_700_000_000_000_000
+KILLS = 6
+
+
+@pytest.mark.timeout(120)
+async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> None:
+    rig = new_rig()
+    await rig.start(own=False)
+    rng = random.Random(7)
+    tenant = rig.world.add_tenant("acme")
+    devices = [rig.world.add_device(tenant, f"d{number}") for number in range(8)]
+    expected: dict[str, dict[tuple[int, str], float]] = {device.id: {} for device in devices}
+    sent = 0
+    duplicates = 0
+    killing = True
+
+    async def publish() -> None:
+        nonlocal sent, duplicates
+        step = 0
+        while killing:
+            device = rng.choice(devices)
+            batch = new_uid()
+            rows = [(T0 + step * 10 + n, [float(step), float(n)]) for n in range(rng.randint(1, 5))]
+            await rig.publish(device, ["x", "y"], rows, batch)
+            if rng.random() < 0.2:  # the acknowledgement was lost, and the publisher tries again
+                await rig.publish(device, ["x", "y"], rows, batch)
+                duplicates += 2 * len(rows)
+            for time, (x, y) in rows:
+                expected[device.id][time, "x"] = x
+                expected[device.id][time, "y"] = y
+            sent += 2 * len(rows)
+            step += 1
+            await asyncio.sleep(0.001)
+
+    publishing = asyncio.create_task(publish())
+    for _ in range(KILLS):
+        process = await asyncio.to_thread(_start, rig.path)
+        await asyncio.sleep(rng.uniform(0.02, 0.3))
+        process.kill()
+        await asyncio.to_thread(process.communicate)
+    killing = False
+    await publishing
+    stored_by_killed = sum((await rig.store.progress_offsets(_incarnation(rig))).values())
+    assert stored_by_killed > 0, "the processes were killed before they did anything"
+
+    await rig.owner.start()
+    await rig.settled()
+    for device in devices:
+        assert await rig.read(device) == expected[device.id]
+    (line_sum,) = [_sums((await rig.accounts.ledger(tenant.uid, 0, 1 << 62)).account.lines)]
+    assert line_sum == (sent + duplicates, sent, duplicates, sent), (
+        "nothing twice, even where reading would hide it"
+    )
+    assert await rig.difference() == 0
+    latest = {
+        (entry.device_id, entry.metric): entry.last_us
+        for entry in (await rig.series.page(tenant.uid, [], [], 1000, "")).entries
+    }
+    assert latest == {
+        (device_id, metric): max(time for time, name in readings if name == metric)
+        for device_id, readings in expected.items()
+        for metric in {name for _, name in readings}
+    }
+    for partition in range(4):
+        *cut, _ = await rig.store.epochs(TopicPartitionKey(_incarnation(rig), partition))
+        assert cut
+        assert all(epoch.complete for epoch in cut)
+
+
+def _start(path: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, str(SCRIPT), str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "owning\n"
+    return process
+
+
+def _incarnation(rig) -> bytes:
+    return rig.log.incarnation(topics.TELEMETRY)
+
+
+def _sums(lines) -> tuple[int, int, int, int]:
+    return (
+        sum(line.accepted for line in lines),
+        sum(line.stored for line in lines),
+        sum(line.duplicate for line in lines),
+        sum(line.present for line in lines),
+    )
