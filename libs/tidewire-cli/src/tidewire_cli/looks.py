@@ -61,13 +61,18 @@ def utc_text(time_us: int) -> str:
     return text + "Z"
 
 
-def sparkline(values: Sequence[float], *, width: int | None = None) -> str:
-    """The values as a line of blocks; a blank where there is none (NaN). Longer ones are averaged to `width`."""
+def sparkline(values: Sequence[float], *, width: int | None = None, base: float | None = None) -> str:
+    """The values as a line of blocks; a blank where there is none (NaN). Longer ones are averaged to `width`.
+
+    The lowest block is the least value, or `base` when that is lower: 0 for rates.
+    """
     points = _fold(list(values), width) if width else list(values)
     known = [value for value in points if not math.isnan(value)]
     if not known:
         return " " * len(points)
     low, high = min(known), max(known)
+    if base is not None:
+        low = min(base, low)
     scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(" " if math.isnan(v) else _BLOCKS[round((v - low) * scale)] for v in points)
 

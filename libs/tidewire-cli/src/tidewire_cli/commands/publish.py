@@ -195,7 +195,9 @@ class _Board:
 
         publisher, totals = self._publisher, self._publisher.totals
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        table.add_row("durable", f"{totals.accepted:,}", f"{human_count(rate)}/s", sparkline(self._rates))
+        table.add_row(
+            "durable", f"{totals.accepted:,}", f"{human_count(rate)}/s", sparkline(self._rates, base=0.0)
+        )
         table.add_row("waiting", f"{publisher.pending_readings:,}")
         for reason, count in totals.refused.most_common(3):
             table.add_row(f"refused {reason}", f"{count:,}")

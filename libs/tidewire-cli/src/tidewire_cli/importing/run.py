@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tidewire_cli.importing.blocks import Block, last_time_us, read_blocks
+from tidewire_cli.importing.pace import Pace
 from tidewire_cli.importing.plan import ImportPlan, shifted_to_now
 from tidewire_cli.importing.state import ImportState, load_state
 from tidewire_client import AsyncAdminClient, AsyncConnection, AsyncTelemetryPublisher, BatchResult
@@ -123,7 +124,9 @@ async def import_file(
         state.shift_us = shifted_to_now(plan, last, now_us()).shift_us
     if state.new:
         state.save()
-    run = _Run(connection, admin if create_devices else None, plan, state, report, until_us, on_progress)
+    pace = Pace.within(tenant.quotas, one_device=plan.device_position is None)
+    batch_readings = pace.batch_readings(batch_readings)
+    run = _Run(admin if create_devices else None, plan, state, report, pace, until_us, on_progress)
     publisher = AsyncTelemetryPublisher(
         connection,
         batch_readings=batch_readings,
@@ -157,19 +160,19 @@ class _Run:
 
     def __init__(
         self,
-        connection: AsyncConnection,
         admin: AsyncAdminClient | None,
         plan: ImportPlan,
         state: ImportState,
         report: ImportReport,
+        pace: Pace,
         until_us: int | None,
         on_progress: Callable[[ImportProgress], None] | None,
     ) -> None:
-        self._connection = connection
         self._admin = admin
         self._plan = plan
         self._state = state
         self._report = report
+        self._pace = pace
         self._until_us = until_us
         self._on_progress = on_progress
         self._started = time.monotonic()
@@ -217,6 +220,7 @@ class _Run:
     async def _send_rows(
         self, publisher: AsyncTelemetryPublisher, block: Block, start: int, stop: int, attempt: str = ""
     ) -> _Sent:
+        await self._pace.wait((stop - start) * len(block.metrics))
         future = await publisher.send_columns(
             block.devices if block.device_index is not None else block.devices[0],
             block.time_unix_us[start:stop] + self._state.shift_us,
