@@ -290,3 +290,13 @@ def test_status_is_1_when_the_ledger_does_not_add_up(online, platform):
     result = online("status")
     assert result.exit_code == 1
     assert "UNREACHABLE" in result.stdout
+
+
+def test_help_and_completion_do_not_wait_for_heavy_libraries():
+    import subprocess
+    import sys
+
+    heavy = "{'numpy', 'grpc', 'cryptography', 'pyarrow', 'yaml'}"
+    code = f"import sys, tidewire_cli.main; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -27,7 +27,8 @@ from tidewire_client import (
     save_private_key,
 )
 from tidewire_client.connect import split_endpoint, target_of
-from tidewire_client.errors import ResourceExhausted, from_status
+from tidewire_client.errors import ResourceExhausted
+from tidewire_client.status import from_status
 from tidewire_client.times import to_duration, to_timestamp, to_unix_us
 
 

@@ -15,9 +15,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import yaml
-
-from tidewire_client.connect import split_endpoint
 from tidewire_client.errors import InvalidArgument, NotFound
 
 
@@ -86,6 +83,8 @@ class Contexts:
 
 def load_contexts(path: Path | None = None) -> Contexts:
     """Reads the file; no file is no contexts. Raises InvalidArgument when it is not what it should be."""
+    import yaml
+
     path = path or config_file()
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -116,6 +115,8 @@ def _changing(path: Path) -> Iterator[None]:
 
 
 def _store(path: Path, contexts: Contexts) -> None:
+    import yaml
+
     said = {
         "current-context": contexts.current,
         "contexts": {
@@ -132,6 +133,8 @@ def _store(path: Path, contexts: Contexts) -> None:
 
 def write_context(name: str, context: Context, *, use: bool = True, path: Path | None = None) -> Path:
     """Adds or replaces a context, and makes it the one in use unless told not to. Returns the file."""
+    from tidewire_client.connect import split_endpoint
+
     split_endpoint(context.endpoint)
     path = path or config_file()
     with _changing(path):

@@ -13,37 +13,41 @@
 Each class has an asynchronous twin with the prefix `Async`. A device with its own key uses `DevicePublisher`.
 """
 
-from tidewire_client.admin import AsyncAdminClient, new_device
-from tidewire_client.blocking import (
-    AdminClient,
-    Connection,
-    DevicePublisher,
-    QueryClient,
-    TelemetryPublisher,
-)
-from tidewire_client.connect import AsyncConnection
-from tidewire_client.errors import (
-    AlreadyExists,
-    BufferFull,
-    Conflict,
-    DeadlineExceeded,
-    FailedPrecondition,
-    InternalError,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    PublisherClosed,
-    ResourceExhausted,
-    TidewireError,
-    Unauthenticated,
-    Unavailable,
-)
-from tidewire_client.health import Health, check_all
-from tidewire_client.keys import generate_private_key, load_private_key, public_key_pem, save_private_key
-from tidewire_client.publisher import AsyncDevicePublisher, AsyncTelemetryPublisher
-from tidewire_client.query import Aggregate, AsyncQueryClient, Latest, Series, SeriesColumns
-from tidewire_client.results import BatchResult, Refusal, Totals
-from tidewire_client.tokens import DeviceKey, FileToken, StaticToken, TokenSource
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidewire_client.admin import AsyncAdminClient, new_device
+    from tidewire_client.blocking import (
+        AdminClient,
+        Connection,
+        DevicePublisher,
+        QueryClient,
+        TelemetryPublisher,
+    )
+    from tidewire_client.connect import AsyncConnection
+    from tidewire_client.errors import (
+        AlreadyExists,
+        BufferFull,
+        Conflict,
+        DeadlineExceeded,
+        FailedPrecondition,
+        InternalError,
+        InvalidArgument,
+        NotFound,
+        PermissionDenied,
+        PublisherClosed,
+        ResourceExhausted,
+        TidewireError,
+        Unauthenticated,
+        Unavailable,
+    )
+    from tidewire_client.health import Health, check_all
+    from tidewire_client.keys import generate_private_key, load_private_key, public_key_pem, save_private_key
+    from tidewire_client.publisher import AsyncDevicePublisher, AsyncTelemetryPublisher
+    from tidewire_client.query import Aggregate, AsyncQueryClient, Latest, Series, SeriesColumns
+    from tidewire_client.results import BatchResult, Refusal, Totals
+    from tidewire_client.tokens import DeviceKey, FileToken, StaticToken, TokenSource
 
 __all__ = [
     "AdminClient",
@@ -89,3 +93,81 @@ __all__ = [
     "public_key_pem",
     "save_private_key",
 ]
+
+# Loaded when first used: a command that lists devices needs neither NumPy nor cryptography.
+_HOMES = {
+    "admin": (
+        "AsyncAdminClient",
+        "new_device",
+    ),
+    "blocking": (
+        "AdminClient",
+        "Connection",
+        "DevicePublisher",
+        "QueryClient",
+        "TelemetryPublisher",
+    ),
+    "connect": ("AsyncConnection",),
+    "errors": (
+        "AlreadyExists",
+        "BufferFull",
+        "Conflict",
+        "DeadlineExceeded",
+        "FailedPrecondition",
+        "InternalError",
+        "InvalidArgument",
+        "NotFound",
+        "PermissionDenied",
+        "PublisherClosed",
+        "ResourceExhausted",
+        "TidewireError",
+        "Unauthenticated",
+        "Unavailable",
+    ),
+    "health": (
+        "Health",
+        "check_all",
+    ),
+    "keys": (
+        "generate_private_key",
+        "load_private_key",
+        "public_key_pem",
+        "save_private_key",
+    ),
+    "publisher": (
+        "AsyncDevicePublisher",
+        "AsyncTelemetryPublisher",
+    ),
+    "query": (
+        "Aggregate",
+        "AsyncQueryClient",
+        "Latest",
+        "Series",
+        "SeriesColumns",
+    ),
+    "results": (
+        "BatchResult",
+        "Refusal",
+        "Totals",
+    ),
+    "tokens": (
+        "DeviceKey",
+        "FileToken",
+        "StaticToken",
+        "TokenSource",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name from the module that has it."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,18 +10,20 @@ import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Concatenate, Self, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Self, cast
 
 from numpy.typing import ArrayLike
 
 from tidewire_client.admin import AsyncAdminClient
 from tidewire_client.connect import DEFAULT_ENDPOINT, AsyncConnection
-from tidewire_client.keys import PrivateKey
 from tidewire_client.publisher import AsyncTelemetryPublisher
 from tidewire_client.query import AsyncQueryClient
 from tidewire_client.results import Totals
 from tidewire_client.times import Moment
 from tidewire_client.tokens import DeviceKey, TokenSource
+
+if TYPE_CHECKING:
+    from tidewire_client.keys import PrivateKey
 
 
 class _Loop:
@@ -236,7 +238,7 @@ class DevicePublisher:
         endpoint: str,
         device: str,
         credential: str,
-        key: PrivateKey | str | os.PathLike[str],
+        key: "PrivateKey | str | os.PathLike[str]",
         *,
         ca_file: str | os.PathLike[str] | None = None,
         addresses: Mapping[str, str] | None = None,

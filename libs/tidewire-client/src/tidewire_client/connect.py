@@ -19,8 +19,9 @@ import grpc.aio
 
 from tidewire.registry.v1 import registry_pb2, registry_pb2_grpc
 from tidewire_client.backoff import Backoff
-from tidewire_client.errors import InvalidArgument, TidewireError, Unavailable, from_rpc_error
+from tidewire_client.errors import InvalidArgument, TidewireError, Unavailable
 from tidewire_client.names import last_segment
+from tidewire_client.status import from_rpc_error
 from tidewire_client.tokens import FileToken, StaticToken, TokenSource
 
 REGISTRY = "registry"

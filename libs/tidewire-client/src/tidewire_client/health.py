@@ -9,7 +9,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from tidewire_client.connect import AsyncConnection, is_loopback, target_of
-from tidewire_client.errors import from_rpc_error
+from tidewire_client.status import from_rpc_error
 
 
 @dataclass(frozen=True, slots=True)

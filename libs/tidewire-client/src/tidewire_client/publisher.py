@@ -10,7 +10,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,11 +19,13 @@ from tidewire_client.connect import AsyncConnection
 from tidewire_client.encoding import MAX_MESSAGE_BYTES, EncodedBatch, encode_batch, row_bytes
 from tidewire_client.errors import BufferFull, InvalidArgument, TidewireError
 from tidewire_client.gather import Columns, Gatherer
-from tidewire_client.keys import PrivateKey
 from tidewire_client.results import BatchResult, Refusal, Totals
 from tidewire_client.sender import Sender
 from tidewire_client.times import Moment, now_us, to_unix_us
 from tidewire_client.tokens import DeviceKey
+
+if TYPE_CHECKING:
+    from tidewire_client.keys import PrivateKey
 
 log = logging.getLogger("tidewire_client")
 _SPARE_BYTES = 200_000  # for names of devices and metrics
@@ -317,7 +319,7 @@ class AsyncDevicePublisher:
         endpoint: str,
         device: str,
         credential: str,
-        key: PrivateKey | str | os.PathLike[str],
+        key: "PrivateKey | str | os.PathLike[str]",
         *,
         ca_file: str | os.PathLike[str] | None = None,
         addresses: Mapping[str, str] | None = None,

@@ -19,8 +19,9 @@ from tidewire.storage.v1 import storage_pb2 as rpc
 from tidewire.storage.v1.storage_pb2_grpc import StorageServiceStub
 from tidewire.type.v1 import columns_pb2
 from tidewire_client.connect import STORAGE, AsyncConnection
-from tidewire_client.errors import InvalidArgument, from_rpc_error
+from tidewire_client.errors import InvalidArgument
 from tidewire_client.names import device_name, last_segment, tenant_name
+from tidewire_client.status import from_rpc_error
 from tidewire_client.times import Moment, timestamp_us, to_duration, to_timestamp
 
 if TYPE_CHECKING:

@@ -35,10 +35,9 @@ from tidewire_client.errors import (
     TidewireError,
     Unauthenticated,
     Unavailable,
-    from_rpc_error,
-    from_status,
 )
 from tidewire_client.results import BatchResult, result_of
+from tidewire_client.status import from_rpc_error, from_status
 
 STREAM = "/tidewire.ingestion.v1.IngestionService/StreamTelemetry"
 UNARY = "/tidewire.ingestion.v1.IngestionService/PublishTelemetry"

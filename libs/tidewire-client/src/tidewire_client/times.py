@@ -4,14 +4,18 @@ Called wherever a caller gives a time. A `datetime` without a zone is refused, b
 ends up an hour off.
 """
 
+import operator
 import time
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidewire_client.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    import numpy as np
 
 type Moment = datetime | np.datetime64 | int
 """An aware datetime, a `datetime64` (which is UTC by definition), or microseconds since 1970 as an int."""
@@ -36,15 +40,18 @@ def to_unix_us(moment: Moment, field: str = "time") -> int:
                 reason="NAIVE_TIME",
             )
         return (moment - _EPOCH) // _MICROSECOND
-    if isinstance(moment, np.datetime64):
-        return int(moment.astype("datetime64[us]").astype(np.int64))
-    if isinstance(moment, bool) or not isinstance(moment, int | np.integer):
+    if type(moment).__name__ == "datetime64":
+        return int(moment.astype("datetime64[us]").astype("int64"))  # type: ignore[union-attr]
+    try:
+        if isinstance(moment, bool):
+            raise TypeError
+        return operator.index(moment)  # type: ignore[arg-type]  # NumPy's integers too
+    except TypeError:
         raise InvalidArgument(
             f"{field} must be an aware datetime, a datetime64 or microseconds since 1970 as an int, "
             f"not {type(moment).__name__}",
             field=field,
-        )
-    return int(moment)
+        ) from None
 
 
 def to_datetime(time_unix_us: int) -> datetime:

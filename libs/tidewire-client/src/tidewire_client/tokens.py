@@ -6,13 +6,12 @@ Connections ask their source before each call, so that a rotated file or an expi
 import os
 import time
 from pathlib import Path
-from typing import Protocol
-
-import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from typing import TYPE_CHECKING, Protocol
 
 from tidewire_client.errors import InvalidArgument
-from tidewire_client.keys import PrivateKey, load_private_key
+
+if TYPE_CHECKING:  # a library of cryptography is a third of the SDK's start, and only devices need it
+    from tidewire_client.keys import PrivateKey
 
 AUDIENCE = "tidewire"
 DEVICE_TOKEN_SECONDS = 3600
@@ -95,10 +94,14 @@ class DeviceKey:
         self,
         device: str,
         credential: str,
-        key: PrivateKey | str | os.PathLike[str],
+        key: "PrivateKey | str | os.PathLike[str]",
         *,
         lifetime_seconds: int = DEVICE_TOKEN_SECONDS,
     ) -> None:
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+        from tidewire_client.keys import load_private_key
+
         if not 10 <= lifetime_seconds <= DEVICE_TOKEN_SECONDS:
             raise InvalidArgument("lifetime_seconds must be from 10 to 3600", field="lifetime_seconds")
         self.device = device.rsplit("/", 1)[-1]
@@ -116,6 +119,8 @@ class DeviceKey:
         """The current token, made anew when it nears its end."""
         now = time.time()
         if now >= self._renew_at:
+            import jwt
+
             issued = int(now)
             claims = {
                 "iss": self.device,
