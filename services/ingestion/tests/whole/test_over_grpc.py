@@ -1,0 +1,322 @@
+"""The service as a publisher meets it: a real server, real tokens and a real log on a disk that a test can fill."""
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc import aio
+
+from tidewire.ingestion.v1 import ingestion_pb2
+from tidewire.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+from tidewire.registry.v1 import registry_pb2, registry_pb2_grpc
+from tidewire.registry.v1.resources_pb2 import Device, Tenant
+from tidewire.type.v1.telemetry_pb2 import TelemetryBatch, TelemetryFrame
+from tidewire_ingestion.access import ACCESS
+from tidewire_ingestion.main import build
+from tidewire_ingestion.settings import Settings
+from tidewire_kit import topics
+from tidewire_kit.clock import SystemClock
+from tidewire_kit.datadir import DataDir, open_data_dir
+from tidewire_kit.endpoints import Endpoint, add_endpoint
+from tidewire_kit.identity import Role
+from tidewire_kit.ids import device_name, new_uid
+from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
+from tidewire_kit.service import RunningService, running_service
+from tidewire_kit.settings import CommonSettings
+from tidewire_kit.telemetry.record import Table, decode_record
+from tidewire_testkit.access_table import walk_access_table
+from tidewire_testkit.directory import TestTenant, World, key_change
+from tidewire_testkit.polling import until
+
+PUBLISH = "/tidewire.ingestion.v1.IngestionService/PublishTelemetry"
+STREAM = "/tidewire.ingestion.v1.IngestionService/StreamTelemetry"
+Code = grpc.StatusCode
+
+
+class Running:
+    """The service over a log whose disk has `free_bytes`, and a tenant `acme`."""
+
+    def __init__(self, root: Path) -> None:
+        self.data_dir: DataDir = open_data_dir(root)
+        self.data_dir.service_token_file.write_text("token")
+        self.free_bytes = 1 << 40
+        self.log = EmbeddedLog(
+            root,
+            EmbeddedLogSettings(
+                preallocate_bytes=1 << 16, retry_delay_seconds=2.5, free_bytes=lambda _: self.free_bytes
+            ),
+        )
+        self.service: RunningService
+        self.channel: aio.Channel
+        self.world = World(SystemClock(), 4)
+        self.acme: TestTenant
+
+    def serves(self, service: RunningService, channel: aio.Channel) -> None:
+        """Lets what the world adds be known to the service."""
+        self.service, self.channel = service, channel
+        self.world.directory = service.directory
+        service.directory.apply(key_change(self.world.signer))
+        self.world.heartbeat()
+        self.acme = self.world.add_tenant("acme")
+
+    @property
+    def stub(self) -> Any:
+        return IngestionServiceStub(self.channel)
+
+    def metadata(self, tenant: TestTenant | None = None) -> tuple[tuple[str, str], ...]:
+        token = self.world.token(tenant or self.acme, Role.OPERATOR)
+        return (("authorization", f"Bearer {token}"),)
+
+    async def publish(self, batch: TelemetryBatch, tenant: TestTenant | None = None) -> Any:
+        return await self.stub.PublishTelemetry(batch, metadata=self.metadata(tenant), timeout=20)
+
+    async def tables(self) -> list[Table]:
+        """All that is in the log, by partition."""
+        return [
+            table
+            for partition in range(self.log.partitions(topics.TELEMETRY))
+            for record in await self.log.read(topics.TELEMETRY, partition, 0, max_bytes=1 << 30)
+            for table in decode_record(record.value).tables
+        ]
+
+    async def logged_values(self) -> list[float]:
+        """Every value in the log, sorted."""
+        return sorted(value for table in await self.tables() for value in table.values.ravel().tolist())
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    run = Running(tmp_path)
+    await run.log.start()
+    common = dataclasses.replace(CommonSettings(data_dir=tmp_path), partitions=4)
+    settings = Settings(port=0, metrics_port=0)
+    try:
+        async with (
+            running_service("ingestion", settings, common, build, log=run.log) as service,
+            aio.insecure_channel(service.address) as channel,
+        ):
+            run.serves(service, channel)
+            yield run
+    finally:
+        await run.log.close()
+
+
+def batch_of(device: str = "pump", *values: float, **fields: Any) -> TelemetryBatch:
+    now = SystemClock().now_us()
+    shown = values or (1.0,)
+    frame = TelemetryFrame(
+        metrics=["level"], time_unix_us=[now + row for row in range(len(shown))], values=shown
+    )
+    return TelemetryBatch(devices=[device], frames=[frame], **fields)
+
+
+def details_of(status: status_pb2.Status) -> dict[str, Any]:
+    """Reason, field and retry delay that a status tells."""
+    told: dict[str, Any] = {}
+    for detail in status.details:
+        info, bad, retry = (
+            error_details_pb2.ErrorInfo(),
+            error_details_pb2.BadRequest(),
+            error_details_pb2.RetryInfo(),
+        )
+        if detail.Unpack(info):
+            told["reason"] = info.reason
+        elif detail.Unpack(bad):
+            told["field"] = bad.field_violations[0].field
+        elif detail.Unpack(retry):
+            told["delay"] = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    return told
+
+
+async def failure(call: Any) -> tuple[grpc.StatusCode, dict[str, Any]]:
+    with pytest.raises(aio.AioRpcError) as caught:
+        await call
+    trailing = dict(caught.value.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])  # type: ignore[arg-type]
+    return caught.value.code(), details_of(status)
+
+
+async def test_who_may_call() -> None:
+    await walk_access_table(ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"], ACCESS)
+
+
+# Bytes that are no batch
+
+
+async def test_truncated_and_random_bytes_name_a_field_and_harm_nobody_else(running: Running) -> None:
+    running.world.add_device(running.acme, "pump")
+    other = running.world.add_tenant("other")
+    running.world.add_device(other, "fan")
+    raw = running.channel.unary_unary(PUBLISH)
+    good = batch_of("pump", 1.0, 2.0, batch_id="6a2b1f7e-3b0e-4e52-8f83-0d5c8a1f2c33").SerializeToString()
+    rng = np.random.default_rng(11)
+    bad = [good[:length] for length in range(0, len(good), 5)]
+    bad += [rng.bytes(int(size)) for size in rng.integers(1, 200, 40)]
+    neighbour = running.stub.StreamTelemetry(metadata=running.metadata(other))
+    for number, payload in enumerate(bad):
+        code, told = await failure(raw(payload, metadata=running.metadata(), timeout=20))
+        assert code is Code.INVALID_ARGUMENT
+        assert told["field"]
+        if number % 10 == 0:
+            await neighbour.write(batch_of("fan", float(number)))
+            assert (await neighbour.read()).accepted_readings == 1
+    neighbour.cancel()
+    answer = ingestion_pb2.PublishTelemetryResponse.FromString(
+        await raw(good, metadata=running.metadata(), timeout=20)
+    )
+    assert answer.accepted_readings == 2
+    assert await running.logged_values() == sorted([1.0, 2.0, *map(float, range(0, len(bad), 10))])
+
+
+async def test_a_stream_outlives_a_bad_batch_and_answers_in_order(running: Running) -> None:
+    running.world.add_device(running.acme, "pump")
+    call = running.channel.stream_stream(STREAM)(metadata=running.metadata())
+    unequal = batch_of("pump", 1.0, 2.0, sequence=2)
+    unequal.frames[0].values.append(3.0)
+    far = batch_of("pump", sequence=3)
+    far.frames[0].device_index.append(9)
+    for payload in (
+        batch_of("pump", 10.0, sequence=1).SerializeToString(),
+        unequal.SerializeToString(),
+        far.SerializeToString(),
+        b"\xff" * 20,
+        batch_of("pump", 20.0, sequence=5).SerializeToString(),
+    ):
+        await call.write(payload)
+    answers = [ingestion_pb2.PublishTelemetryResponse.FromString(await call.read()) for _ in range(5)]
+    assert [answer.accepted_readings for answer in answers] == [1, 0, 0, 0, 1]
+    assert [details_of(answer.status) for answer in answers[1:4]] == [
+        {"reason": "COLUMN_LENGTHS", "field": "frames[0].values"},
+        {"reason": "DEVICE_INDEX_RANGE", "field": "frames[0].device_index"},
+        {"reason": "MALFORMED_MESSAGE", "field": "message"},
+    ]
+    assert answers[4].missed_batches == 3, "what was refused as a whole was not counted as come"
+    await call.done_writing()
+    assert await call.read() is aio.EOF
+    assert await call.code() is Code.OK
+    assert await running.logged_values() == [10.0, 20.0]
+
+
+# A block on an open stream, and a stream that says nothing
+
+
+async def test_a_deleted_tenant_ends_its_open_streams_even_silent_ones(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidewire_ingestion.grpc_api.RECHECK_SECONDS", 0.05)
+    running.world.add_device(running.acme, "pump")
+    silent = running.stub.StreamTelemetry(metadata=running.metadata())
+    await silent.write(batch_of())
+    assert (await silent.read()).accepted_readings == 1
+    running.world.delete_tenant(running.acme)
+    again = running.world.add_tenant("acme")
+    assert (await failure(silent.read()))[0] is Code.UNAUTHENTICATED
+    assert (await failure(running.publish(batch_of(), running.acme)))[0] is Code.UNAUTHENTICATED
+    running.world.add_device(again, "pump")
+    assert (await running.publish(batch_of("pump", 5.0), again)).accepted_readings == 1
+    tenants = [table.tenant for table in await running.tables()]
+    assert sorted(tenants) == sorted([running.acme.uid, again.uid]), "each under its own uid"
+
+
+async def test_a_tenants_block_holds_for_unary_calls_too(running: Running) -> None:
+    running.world.add_device(running.acme, "pump")
+    running.world.set_tenant_state(running.acme, Tenant.BLOCKED)
+    code, told = await failure(running.publish(batch_of()))
+    assert (code, told["reason"]) == (Code.UNAUTHENTICATED, "TENANT_BLOCKED")
+    running.world.set_tenant_state(running.acme, Tenant.ACTIVE)
+    assert (await running.publish(batch_of())).accepted_readings == 1
+
+
+# A disk without room
+
+
+async def test_a_full_disk_refuses_with_a_delay_turns_health_red_and_recovers_by_itself(
+    running: Running,
+) -> None:
+    running.world.add_device(running.acme, "pump")
+    health = running.service.server.health
+    assert (await running.publish(batch_of("pump", 0.0))).accepted_readings == 1
+    running.free_bytes = 100
+    accepted = [0.0]
+
+    async def refused() -> tuple[grpc.StatusCode, dict[str, Any]] | None:
+        value = float(len(accepted))
+        try:
+            await running.publish(batch_of("pump", value))
+        except aio.AioRpcError:
+            return await failure(running.publish(batch_of("pump", -1.0)))
+        accepted.append(value)
+        return None
+
+    told = await until(refused, message="refused")
+    assert told is not None
+    assert told[0] in {Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED}
+    assert (told[1]["reason"], told[1]["delay"]) == ("LOG_FULL", 2.5)
+    stream = running.stub.StreamTelemetry(metadata=running.metadata())
+    await stream.write(batch_of("pump", -1.0))
+    assert details_of((await stream.read()).status)["reason"] == "LOG_FULL"
+    await health.poll()
+    assert "log-writable" in health.failures
+    running.free_bytes = 1 << 40
+    await stream.write(batch_of("pump", 77.0))
+    assert (await stream.read()).accepted_readings == 1
+    stream.cancel()
+    await health.poll()
+    assert "log-writable" not in health.failures
+    assert await running.logged_values() == [*accepted, 77.0], "what was refused is not there"
+
+
+# Devices that the replica has not heard of
+
+
+class Registry(registry_pb2_grpc.RegistryServiceServicer):
+    """Answers for the devices that it was given, when it is let."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.devices: dict[str, bytes] = {}
+        self.go_on = asyncio.Event()
+
+    async def ResolveDevices(self, request: Any, context: Any) -> Any:
+        self.asked.append(list(request.device_ids))
+        await self.go_on.wait()
+        return registry_pb2.ResolveDevicesResponse(
+            devices=[
+                registry_pb2.ResolvedDevice(
+                    device=Device(name=device_name("acme", each), uid=uid.hex(), state=Device.ACTIVE),
+                    revision=1,
+                )
+                for each, uid in self.devices.items()
+                if each in request.device_ids
+            ]
+        )
+
+
+async def test_a_device_not_heard_of_is_asked_for_once_whoever_needs_it(running: Running) -> None:
+    code, told = await failure(running.publish(batch_of("new")))
+    assert (code, told["reason"]) == (Code.UNAVAILABLE, "REGISTRY_UNAVAILABLE")
+    registry, server = Registry(), aio.server()
+    registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        add_endpoint(running.data_dir, "registry", Endpoint(f"127.0.0.1:{port}", "", os.getpid()))
+        registry.devices["new"] = bytes(new_uid())
+        calls = [asyncio.ensure_future(running.publish(batch_of("new", float(n)))) for n in range(20)]
+        await until(lambda: registry.asked)
+        registry.go_on.set()
+        assert sum(answer.accepted_readings for answer in await asyncio.gather(*calls)) == 20
+        assert registry.asked == [["new"]]
+        ghosts = [await running.publish(batch_of("ghost")) for _ in range(3)]
+        assert {answer.refusals[0].reason for answer in ghosts} == {ingestion_pb2.DEVICE_UNKNOWN}
+        assert registry.asked[1:] in ([["ghost"]], [["ghost"], ["ghost"]]), "at most once a second"
+        assert (await running.publish(batch_of("new"))).accepted_readings == 1
+    finally:
+        await server.stop(0)
