@@ -24,6 +24,7 @@ from tidewire_kit.settings import CommonSettings
 from tidewire_storage.access import ACCESS
 from tidewire_storage.main import build
 from tidewire_storage.settings import Settings
+from tidewire_testkit.access_table import walk_access_table
 from tidewire_testkit.directory import TestDevice, TestTenant, World, key_change
 from tidewire_testkit.polling import until
 from tidewire_testkit.telemetry import make_table, put_tables
@@ -97,9 +98,8 @@ async def collect(stream) -> list[pb.ReadSeriesResponse]:
     return [part async for part in stream]
 
 
-async def test_every_rpc_is_in_the_access_table() -> None:
-    service = pb.DESCRIPTOR.services_by_name["StorageService"]
-    assert set(ACCESS) == {method.name for method in service.methods}
+async def test_who_may_call() -> None:
+    await walk_access_table(pb.DESCRIPTOR.services_by_name["StorageService"], ACCESS)
 
 
 async def test_series_latest_and_list(api: Api, acme: TestTenant) -> None:
@@ -164,6 +164,12 @@ async def test_read_series_in_parts_and_pages(api: Api, acme: TestTenant) -> Non
         if not token:
             break
     assert (paged, pages) == (times, 4)
+    (first,) = await collect(
+        api.stub.ReadSeries(pb.ReadSeriesRequest(device=name, max_rows=10), metadata=reader)
+    )
+    smaller = pb.ReadSeriesRequest(device=name, max_rows=3, page_token=first.next_page_token)
+    (second,) = await collect(api.stub.ReadSeries(smaller, metadata=reader))
+    assert list(second.columns.time_unix_us) == times[10:13], "the size of a page may change"
     exact = pb.ReadSeriesRequest(device=name, max_rows=total)
     page = await collect(api.stub.ReadSeries(exact, metadata=reader))
     assert page[-1].next_page_token == "", "nothing follows the last row"
