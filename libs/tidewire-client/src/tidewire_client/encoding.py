@@ -5,6 +5,7 @@ column is already, so a frame is a few header bytes and copies of its columns: s
 generated message. Called by the publisher; a test parses the bytes with the generated code.
 """
 
+import functools
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ def _field(number: int, length: int) -> bytes:
     return _varint(number << 3 | 2) + _varint(length)
 
 
+@functools.lru_cache(maxsize=131_072)  # batch after batch names the same devices and metrics
 def _string(number: int, text: str) -> bytes:
     raw = text.encode("utf-8")
     return _field(number, len(raw)) + raw
@@ -110,7 +112,7 @@ def encode_batch(
     batch_id: uuid.UUID, sequence: int, devices: Sequence[str], frames: Sequence[Frame], tag: object = None
 ) -> EncodedBatch:
     """Serialises a batch. Raises InvalidArgument when it is longer than one message may be."""
-    parts = [_string(1, str(batch_id))]
+    parts = [_field(1, 36), str(batch_id).encode("ascii")]
     if sequence:
         parts += [b"\x10", _varint(sequence)]
     parts += [_string(3, device) for device in devices]

@@ -184,7 +184,7 @@ class AsyncTelemetryPublisher:
 
     def rows_in_batch(self, metrics: int, devices: Sequence[str] = ()) -> int:
         """Rows of so many metrics that make a full batch."""
-        names = sum(len(device) + 3 for device in devices)
+        names = sum(map(len, devices)) + 3 * len(devices)
         room = self.gatherer.max_bytes - min(names, self.gatherer.max_bytes // 2)
         return max(1, min(self.gatherer.max_readings // metrics, room // row_bytes(metrics)))
 
