@@ -33,21 +33,23 @@ pytestmark = [pytest.mark.ledger, pytest.mark.timeout(SECONDS + 180)]
 
 
 async def progress(up: UpProcess, access: TenantAccess, publishers: list[Publisher], killed: float) -> None:
-    """Waits until each publisher has an acknowledgement for a batch made after the kill, and that one is visible."""
+    """Waits until each publisher has an acknowledgement for a batch made after the kill, and that batch is visible."""
     deadline = killed + PROGRESS_SECONDS
-    for publisher in publishers:
 
-        async def acknowledged(publisher: Publisher = publisher) -> tuple[str, int] | None:
+    async def one(publisher: Publisher) -> None:
+        async def acknowledged() -> tuple[str, int] | None:
             created, device, time_us = publisher.last_acknowledged
             return (device, time_us) if created > killed else None
 
         what = f"{publisher.name} is acknowledged again"
         device, time_us = await until(acknowledged, what, deadline - time.monotonic())
 
-        async def visible(device: str = device, time_us: int = time_us) -> bool:
+        async def visible() -> bool:
             return bool(await read_device(up, access, device, start_us=time_us, end_us=time_us + 1))
 
         await until(visible, f"what {publisher.name} sent since is visible", deadline - time.monotonic())
+
+    await asyncio.gather(*(one(publisher) for publisher in publishers))
 
 
 async def kill_in_turn(up: UpProcess, access: TenantAccess, publishers: list[Publisher]) -> dict[str, float]:

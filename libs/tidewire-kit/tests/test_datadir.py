@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidewire_kit.datadir import FORMAT_VERSION, exclusive_platform, open_data_dir, write_private
+from tidewire_kit.datadir import FORMAT_VERSION, open_data_dir, write_private
 from tidewire_kit.endpoints import Endpoint, add_endpoint, read_endpoints, remove_endpoint
 from tidewire_kit.errors import FailedPrecondition
 
@@ -46,19 +46,6 @@ def test_not_writable_names_directory_and_setting(tmp_path: Path) -> None:
         open_data_dir(tmp_path / "file" / "data")
     assert caught.value.reason == "DATA_DIR_NOT_WRITABLE"
     assert str(tmp_path / "file" / "data") in caught.value.message
-
-
-def test_a_second_platform_is_refused_by_name(tmp_path: Path) -> None:
-    data_dir = open_data_dir(tmp_path)
-    with exclusive_platform(data_dir):
-        with (
-            pytest.raises(FailedPrecondition, match=str(os.getpid())) as caught,
-            exclusive_platform(data_dir),
-        ):
-            pass
-        assert caught.value.reason == "PLATFORM_RUNNING"
-    with exclusive_platform(data_dir):
-        pass
 
 
 def test_private_files_are_private(tmp_path: Path) -> None:

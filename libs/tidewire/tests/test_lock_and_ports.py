@@ -46,7 +46,7 @@ def test_a_second_one_is_refused_by_name_and_a_crash_frees_the_lock(lock_path: P
             second,
         ):
             pass
-        assert caught.value.reason == "ALREADY_RUNNING"
+        assert caught.value.reason == "PLATFORM_RUNNING"
         assert str(lock_path.parent.parent) in caught.value.message
     finally:
         os.kill(holder.pid, signal.SIGKILL)

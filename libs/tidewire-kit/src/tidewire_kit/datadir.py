@@ -1,18 +1,15 @@
-"""The data directory of the embedded backend: made, checked and locked here, before anything is opened in it.
+"""The data directory of the embedded backend: made and checked here, before anything is opened in it.
 
     VERSION     the format's version, a number
     log/        the message log          registry/  the registry's database      storage/  blocks and catalog
     keys/       signing key and tokens   run/       endpoints, sockets, locks: nothing that outlives the processes
 
-Called by `tidewire_kit.service.run`, by `tidewire up` (which also takes the exclusive lock) and by the registry's
-bootstrap (which fills `keys/`).
+Called by `tidewire_kit.service.run`, by `tidewire up` (which takes a lock in `run/`) and by the registry's bootstrap
+(which fills `keys/`).
 """
 
-import contextlib
-import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -97,32 +94,6 @@ def open_data_dir(path: Path) -> DataDir:
             subject=str(data_dir.root),
         ) from error
     return data_dir
-
-
-@contextlib.contextmanager
-def exclusive_platform(data_dir: DataDir) -> Iterator[None]:
-    """Holds `run/up.lock` for as long as the platform runs. FailedPrecondition (PLATFORM_RUNNING) if another holds it.
-
-    The kernel gives the lock back when the process ends, however it ends.
-    """
-    path = data_dir.run / "up.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            raise FailedPrecondition(
-                f"a platform is already running on {data_dir.root} (process {holder or 'unknown'}); stop it, or set "
-                "TIDEWIRE_DATA_DIR to another directory",
-                reason="PLATFORM_RUNNING",
-                subject=str(data_dir.root),
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -154,6 +154,6 @@ def _report(error: Exception) -> int:
         return USAGE
     if isinstance(error, Unavailable | ClientUnavailable):
         return UNREACHABLE
-    if isinstance(error, FailedPrecondition) and error.reason == "ALREADY_RUNNING":
+    if isinstance(error, FailedPrecondition) and error.reason == "PLATFORM_RUNNING":
         return REFUSED
     return FAILED

@@ -17,7 +17,7 @@ async def run_up(options: PlatformOptions) -> int:
     stop_at_signals(stop)
     began = time.monotonic()
     async with running_platform(options, "tidewire up", stop) as platform:
-        _write_context(platform)
+        write_local_context(platform)
         _announce(platform, time.monotonic() - began)
         await stop.wait()
         print(
@@ -34,12 +34,17 @@ def stop_at_signals(stop: asyncio.Event, platform: Platform | None = None) -> No
         loop.add_signal_handler(number, stop.set if platform is None else platform.kill)
 
 
-def _write_context(platform: Platform) -> None:
+def write_local_context(platform: Platform) -> None:
+    """Writes the context of the platform's administrator; it becomes the current one when there is none."""
     # Imported only now: the SDK brings gRPC, which would delay the start of the services.
     from tidewire_cli.contexts import Context, write_context
 
-    token_file = str(platform.data_dir.admin_token_file)
-    write_context(LOCAL, Context(platform.endpoint, token_file=token_file), use=False)
+    context = Context(
+        platform.endpoint,
+        token_file=str(platform.data_dir.admin_token_file),
+        ca_file=str(platform.ca_file.absolute()) if platform.ca_file else "",
+    )
+    write_context(LOCAL, context, use=False)
 
 
 def _announce(platform: Platform, seconds: float) -> None:

@@ -69,14 +69,14 @@ class ExclusiveLock:
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        """Takes the lock; FailedPrecondition (reason ALREADY_RUNNING) when another process has it."""
+        """Takes the lock; FailedPrecondition (reason PLATFORM_RUNNING) when another process has it."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if not _try_lock(descriptor):
             os.close(descriptor)
             holder = _read_holder(self._path)
             raise FailedPrecondition(
                 f"{self._path.parent.parent} is in use by `{holder.command}`, process {holder.pid}. {self._remedy}",
-                reason="ALREADY_RUNNING",
+                reason="PLATFORM_RUNNING",
                 subject=str(self._path),
             )
         os.ftruncate(descriptor, 0)

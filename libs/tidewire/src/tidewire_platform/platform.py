@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
 from tidewire_kit.datadir import DataDir, open_data_dir
@@ -25,6 +26,11 @@ START_SECONDS = 60.0
 """Longest wait until all serve; a first start takes two seconds, a log to recover or a loaded machine more."""
 DRAIN_GRACE_SECONDS = 2.0
 """Beyond its own drain time a process gets this much to end before it is killed."""
+
+
+def ca_file_of(settings: CommonSettings) -> Path | None:
+    """The certificate authority that clients need; None without TLS. A certificate without one is its own."""
+    return (settings.tls_ca_file or settings.tls_cert_file) if settings.tls_cert_file else None
 
 
 class Interrupted(Exception):
@@ -47,7 +53,7 @@ class Platform:
         self.sink = sink
         self.endpoints: dict[str, Endpoint] = {}
         self._drain_seconds = settings.drain_seconds
-        self._tls_ca = settings.tls_cert_file.read_bytes() if settings.tls_cert_file else None
+        self.ca_file = ca_file_of(settings)
         self.processes = [
             ServiceProcess(spec, data_dir.root, environ, sink) for spec in process_specs(options)
         ]
@@ -86,14 +92,13 @@ class Platform:
         # Only now: importing gRPC takes long, and the processes are under way meanwhile.
         from tidewire_platform.serving import port_of, wait_serving
 
+        tls_ca = self.ca_file.read_bytes() if self.ca_file else None
         while True:
             pid = process.pid
             if pid is None:  # died, about to be started again
                 await asyncio.sleep(0.05)
                 continue
-            waiting = asyncio.create_task(
-                wait_serving(self.data_dir, process.spec.service, pid, self._tls_ca)
-            )
+            waiting = asyncio.create_task(wait_serving(self.data_dir, process.spec.service, pid, tls_ca))
             try:
                 while not waiting.done() and process.pid == pid:
                     await asyncio.wait([waiting], timeout=0.1)
@@ -138,7 +143,7 @@ async def running_platform(
 ) -> AsyncIterator[Platform]:
     """Starts the embedded platform over `options.data_dir`, yields it serving, and stops it in order.
 
-    Raises FailedPrecondition (reasons ALREADY_RUNNING, PORT_IN_USE, SERVICE_FAILED and those of the data directory) and
+    Raises FailedPrecondition (reasons PLATFORM_RUNNING, PORT_IN_USE, SERVICE_FAILED, those of the data directory) and
     Unavailable; Interrupted when `stop` is set before all serve. Whatever was started by then is stopped.
     """
     variables = os.environ if environ is None else environ

@@ -246,11 +246,15 @@ class StreamPublisher(Publisher):
         ends = time.monotonic() + self._random.uniform(3, 8)
         room = asyncio.Semaphore(8 - len(waiting)) if len(waiting) < 8 else asyncio.Semaphore(0)
 
+        broken = False
+
         async def requests() -> AsyncIterator[telemetry_pb2.TelemetryBatch]:
             for batch in list(waiting):
                 yield batch.message
             while not stop.is_set() and time.monotonic() < ends:
                 await room.acquire()
+                if broken:
+                    return
                 batch = self.make_batch()
                 waiting.append(batch)
                 yield batch.message
@@ -284,6 +288,8 @@ class StreamPublisher(Publisher):
         except TimeoutError:
             self._ledger.counts["streams without an answer"] += 1
         finally:
+            broken = True
+            room.release()  # so that the requests' task sees it
             call.cancel()
 
     def _order_unknown(self, waiting: deque[Batch]) -> None:

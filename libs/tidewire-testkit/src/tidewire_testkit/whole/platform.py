@@ -86,8 +86,8 @@ def alive(pid: int) -> bool:
 class UpProcess:
     """A `tidewire up` and what it started.
 
-    `options` are further command-line options; `home` (default: beside the data directory) has the contexts and what the
-    command writes.
+    `options` are further command-line options; `home` (default: beside the data directory) has the contexts and what
+    the command writes.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ another demo runs (only watch: it already sends what there is to send).
 
 import asyncio
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +20,8 @@ from tidewire_cli.contexts import Context, write_context
 from tidewire_client import AsyncQueryClient
 from tidewire_kit.datadir import DataDir, open_data_dir
 from tidewire_kit.endpoints import read_endpoints
-from tidewire_kit.errors import Unavailable
+from tidewire_kit.errors import FailedPrecondition, Unavailable
+from tidewire_kit.settings import CommonSettings, load
 from tidewire_platform.demo.check import Verdict, check, stored_so_far
 from tidewire_platform.demo.hints import next_commands
 from tidewire_platform.demo.publishing import REPLAY_SPEED, DemoPublisher
@@ -28,10 +30,11 @@ from tidewire_platform.demo.sources import load_sources
 from tidewire_platform.demo.state import StateFile
 from tidewire_platform.demo.stats import Stats
 from tidewire_platform.demo.view import View, refusals_text
-from tidewire_platform.foreground import LOCAL, stop_at_signals
+from tidewire_platform.foreground import stop_at_signals, write_local_context
 from tidewire_platform.lock import ExclusiveLock, lock_holder
-from tidewire_platform.platform import Interrupted, running_platform, unless
-from tidewire_platform.specs import PlatformOptions
+from tidewire_platform.platform import Interrupted, ca_file_of, running_platform, unless
+from tidewire_platform.ports import check_ports
+from tidewire_platform.specs import PlatformOptions, process_specs
 
 POLL_SECONDS = 1.0
 
@@ -88,25 +91,37 @@ async def _platform(
         yield running[0].address
         return
     began = time.monotonic()
-    async with running_platform(options.platform, "tidewire demo", stop) as platform:
-        console.print(
-            f"Platform serving after {time.monotonic() - began:.1f} s, registry at {platform.endpoint}"
-        )
+    async with running_platform(
+        _with_usable_ports(options.platform, console), "tidewire demo", stop
+    ) as platform:
+        seconds = time.monotonic() - began
+        console.print(f"Platform serving after {seconds:.1f} s, registry at {platform.endpoint}")
         if not options.temporary:
-            write_context(
-                LOCAL, Context(platform.endpoint, token_file=str(data_dir.admin_token_file)), use=False
-            )
+            write_local_context(platform)
         yield platform.endpoint
         console.print("Stopping the services in order; once more Ctrl-C ends them at once")
         stop_at_signals(stop, platform)
     console.print("Stopped")
 
 
+def _with_usable_ports(options: PlatformOptions, console: Console) -> PlatformOptions:
+    """Free ports when another platform has the usual ones: for a demo any will do."""
+    try:
+        check_ports(process_specs(options))
+    except FailedPrecondition as error:
+        if error.reason != "PORT_IN_USE":
+            raise
+        console.print(f"{error.subject} is in use, so this platform takes free ports")
+        return replace(options, free_ports=True)
+    return options
+
+
 async def _perform(
     options: DemoOptions, data_dir: DataDir, endpoint: str, console: Console, stop: asyncio.Event
 ) -> int:
+    ca_file = ca_file_of(load(CommonSettings, os.environ))
     sources = load_sources()
-    access = await unless(stop, prepare(data_dir, endpoint, sources))
+    access = await unless(stop, prepare(data_dir, endpoint, ca_file, sources))
     file = StateFile(data_dir.root)
     stats = Stats()
     publisher = DemoPublisher(
@@ -114,7 +129,8 @@ async def _perform(
     )
     publisher.plan(now_us=time.time_ns() // 1000)
     if not options.temporary:
-        write_context(TENANT, Context(endpoint, TENANT, str(access.token_file)), use=False)
+        authority = str(ca_file.absolute()) if ca_file else ""
+        write_context(TENANT, Context(endpoint, TENANT, str(access.token_file), ca_file=authority), use=False)
     async with access.connection() as connection:
         query = AsyncQueryClient(connection)
         before = (await stored_so_far(query) or (0, 0))[1]
@@ -240,7 +256,8 @@ async def _watch(options: DemoOptions, data_dir: DataDir, console: Console, stop
     stats = Stats()
     view = View(console, stats)
     view.stage = "watching"
-    access = DemoAccess(running[0].address, "", token_file, {})
+    ca_file = ca_file_of(load(CommonSettings, os.environ))
+    access = DemoAccess(running[0].address, ca_file, "", token_file, {})
     async with access.connection() as connection:
         query = AsyncQueryClient(connection)
         with view.shown(), contextlib.suppress(Interrupted, TimeoutError):

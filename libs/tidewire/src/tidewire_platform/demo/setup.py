@@ -29,6 +29,7 @@ class DemoAccess:
     """Who the demo is on the platform."""
 
     endpoint: str
+    ca_file: Path | None
     tenant_uid: str
     token_file: Path
     """Token of an administrator of the tenant."""
@@ -38,16 +39,19 @@ class DemoAccess:
     def connection(self, identity: str = "") -> AsyncConnection:
         """A connection as one of the devices, or as the tenant's administrator."""
         source = self.keys[identity] if identity else FileToken(self.token_file)
-        return AsyncConnection(self.endpoint, token=source, tenant=TENANT)
+        return AsyncConnection(self.endpoint, token=source, tenant=TENANT, ca_file=self.ca_file)
 
 
-async def prepare(data_dir: DataDir, endpoint: str, sources: list[Source]) -> DemoAccess:
+async def prepare(
+    data_dir: DataDir, endpoint: str, ca_file: Path | None, sources: list[Source]
+) -> DemoAccess:
     """Makes what is missing. Safe to repeat; raises TidewireError of the client."""
-    async with AsyncConnection(endpoint, token=FileToken(data_dir.admin_token_file)) as connection:
+    admin_token = FileToken(data_dir.admin_token_file)
+    async with AsyncConnection(endpoint, token=admin_token, ca_file=ca_file) as connection:
         admin = AsyncAdminClient(connection)
         tenant = await admin.ensure_tenant(TENANT, display_name="Demonstration")
         token_file = data_dir.keys / "demo.token"
-        if not await _token_holds(endpoint, token_file):
+        if not await _token_holds(DemoAccess(endpoint, ca_file, tenant.uid, token_file, {})):
             answer = await admin.create_token("demo", ["tenant-admin"], tenant=TENANT, ttl=TOKEN_LIFETIME)
             write_private(token_file, answer.token.encode())
         devices = {
@@ -63,11 +67,11 @@ async def prepare(data_dir: DataDir, endpoint: str, sources: list[Source]) -> De
         }
         await admin.batch_create_devices(meters, tenant=TENANT, allow_existing=True)
         keys = {device: await _device_key(admin, data_dir, device) for device in devices}
-    return DemoAccess(endpoint, tenant.uid, token_file, keys)
+    return DemoAccess(endpoint, ca_file, tenant.uid, token_file, keys)
 
 
-async def _token_holds(endpoint: str, token_file: Path) -> bool:
-    async with AsyncConnection(endpoint, token=FileToken(token_file), tenant=TENANT) as connection:
+async def _token_holds(access: DemoAccess) -> bool:
+    async with access.connection() as connection:
         try:
             await AsyncAdminClient(connection).get_tenant()
         except (InvalidArgument, Unauthenticated):  # there is none; it has expired; its tenant was deleted
