@@ -188,11 +188,17 @@ async def test_files_of_another_process_are_cleaned_by_it(new_rig) -> None:
         await rig.publish(device, ["m"], [(T0, [needle(number)])])
     await rig.settled()
     assert len(rig.block_files()) == 2
+    for one in (rig, second):
+        await one.housekeeping.purge()
     rig.world.delete_tenant(tenant)
     await rig.housekeeping.purge()
+    for device in devices:  # the second has not heard of it yet, and stores its share
+        await rig.publish(device, ["m"], [(T0 + 1, [needle(20)])])
+    await rig.settled()
     await second.housekeeping.purge()
-    disk = bytes_on_disk(rig.path / "storage" / "blocks")
-    assert not any(struct.pack("<d", needle(number)) in disk for number in range(12))
+    disk = bytes_on_disk(rig.path / "storage")
+    assert not any(struct.pack("<d", needle(number)) in disk for number in [*range(12), 20])
+    assert await rig.store.find(tenant.uid, None, 0, 1 << 62) == []
     assert await rig.difference() == 0
 
 

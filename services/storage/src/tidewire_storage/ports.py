@@ -159,7 +159,8 @@ class Upkeep(Protocol):
     async def bury(self, tenants: Collection[TenantId], devices: Collection[tuple[TenantId, bytes]]) -> int:
         """Notes deleted tenants and (tenant, device uid)s, and removes their series states and whole blocks at once.
 
-        Returns how many were new. Bytes go with the next `sweep`.
+        Returns how many were new. Bytes go with the next `sweep`. The caller stores nothing of these any more, nor of
+        those it named before.
         """
 
     async def sweep(self) -> int:

@@ -21,15 +21,18 @@ class Decoded:
 
     source: LogRecord
     record: Record
+    accepted: list[int]
+    """Readings of each table."""
 
 
 def decode_checked(decode: Decode, source: LogRecord) -> Decoded:
     """Decodes a record; ValueError also when its count is not that of its segments, as the ledger relies on both."""
     record = decode(source.value)
-    readings = sum(_sum(table.segment_readings) for table in record.tables)
+    accepted = [_sum(table.segment_readings) for table in record.tables]
+    readings = sum(accepted)
     if readings != record.readings:
         raise ValueError(f"the record counts {record.readings} readings and its segments {readings}")
-    return Decoded(source, record)
+    return Decoded(source, record, accepted)
 
 
 def admit(
@@ -84,10 +87,10 @@ def _whole(item: Decoded) -> tuple[list[PieceOfTable], list[tuple[LedgerKey, Led
     pieces = []
     ledger = []
     first_row = 0
-    for table in item.record.tables:
+    for table, accepted in zip(item.record.tables, item.accepted, strict=True):
         pieces.append(PieceOfTable(table, first_row))
         first_row += table.rows
-        ledger.append(((table.tenant, hour), LedgerCounts(accepted=_sum(table.segment_readings))))
+        ledger.append(((table.tenant, hour), LedgerCounts(accepted=accepted)))
     return pieces, ledger
 
 
@@ -98,14 +101,13 @@ def _without_duplicates(
     pieces = []
     ledger = []
     first_row = first_segment = 0
-    for table in item.record.tables:
+    for table, accepted in zip(item.record.tables, item.accepted, strict=True):
         kept = fresh[first_segment : first_segment + table.segments]
         if kept.all():
             pieces.append(PieceOfTable(table, first_row))
         elif kept.any():
             rows = np.flatnonzero(np.repeat(kept, table.segment_rows))
             pieces.append(PieceOfTable(table, first_row, rows))
-        accepted = _sum(table.segment_readings)
         duplicate = _sum(table.segment_readings[~kept])
         ledger.append(((table.tenant, hour), LedgerCounts(accepted=accepted, duplicate=duplicate)))
         first_row += table.rows
@@ -114,4 +116,4 @@ def _without_duplicates(
 
 
 def _sum(counts: NDArray[np.uint32]) -> int:
-    return int(counts.sum(dtype=np.int64))
+    return int(counts[0]) if len(counts) == 1 else int(counts.sum(dtype=np.int64))

@@ -123,7 +123,9 @@ class DedupWindow:
             held = self._ring[places[left] - 1]
             asked = entries[left]
             same = (held[:, 0] == asked[:, 0]) & (held[:, 1] == asked[:, 1]) & (held[:, 2] == asked[:, 2])
-            same &= held[:, 3] + self._span_us >= asked[:, 3]  # of one that has expired a newer one may follow
+            same &= (
+                held[:, 3] + self._span_us >= asked[:, 3]
+            )  # of one that has expired a newer one may follow
             seen[left] = same
             left = left[~same]
             slots[left] = (slots[left] + 1) & mask

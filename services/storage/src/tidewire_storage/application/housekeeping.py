@@ -46,8 +46,8 @@ class Housekeeping:
         self._on_recount = on_recount
         self._on_removed = on_removed
         self._tenants: set[TenantId] = set()
-        self._devices: dict[TenantId, set[bytes]] = {}
-        self._known = 0
+        self._devices: dict[TenantId, frozenset[bytes]] = {}
+        self._generation = -1
         self._swept = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -67,26 +67,39 @@ class Housekeeping:
 
     async def purge(self) -> None:
         """Removes what belongs to deleted tenants and devices, also those deleted while storage was down."""
-        for tombstone in self._directory.tombstones():
-            if tombstone.kind == "tenant":
-                self._tenants.add(tombstone.tenant)
-            elif tombstone.kind == "device":
-                self._devices.setdefault(tombstone.tenant, set()).add(tombstone.uid)
-        self._tenants.update(view.uid for view in self._directory.tenants() if view.deleted)
-        known = len(self._tenants) + sum(len(devices) for devices in self._devices.values())
-        if known != self._known:
-            devices = {tenant: frozenset(uids) for tenant, uids in self._devices.items()}
-            pairs = [(tenant, uid) for tenant, uids in devices.items() for uid in uids]
-            tenants = frozenset(self._tenants)
-            new = await self._ingest.bury(tenants, devices, lambda: self._store.bury(tenants, pairs))
-            self._known = known
-            if new:
-                logger.info("purge_begins", tombstones=new)
-                self._swept = False
+        if self._directory.generation != self._generation:
+            generation = (
+                self._directory.generation
+            )  # before looking: what comes meanwhile is for the next round
+            await self._bury_new()
+            self._generation = generation
         if not self._swept:
             removed = await self._store.sweep()
             self._on_removed("deleted", removed)
             self._swept = True
+
+    async def _bury_new(self) -> None:
+        tenants = {view.uid for view in self._directory.tenants() if view.deleted}
+        devices: list[tuple[TenantId, bytes]] = []
+        for tombstone in self._directory.tombstones():
+            if tombstone.kind == "tenant":
+                tenants.add(tombstone.tenant)
+            elif tombstone.kind == "device" and tombstone.uid not in self._devices.get(tombstone.tenant, ()):
+                devices.append((tombstone.tenant, tombstone.uid))
+        tenants -= self._tenants
+        if not tenants and not devices:
+            return
+        of_tenant = dict(self._devices)
+        for tenant in {tenant for tenant, _ in devices}:
+            uids = frozenset(uid for owner, uid in devices if owner == tenant)
+            of_tenant[tenant] = of_tenant.get(tenant, frozenset()) | uids
+        new = await self._ingest.bury(
+            self._tenants | tenants, of_tenant, lambda: self._store.bury(tenants, devices)
+        )
+        self._tenants |= tenants
+        self._devices = of_tenant
+        self._swept = False  # also when another process noted them first: each cleans its own files
+        logger.info("purge_begins", tombstones=len(tenants) + len(devices), new=new)
 
     async def expire(self) -> None:
         """Removes blocks that are wholly older than their tenant's retention."""

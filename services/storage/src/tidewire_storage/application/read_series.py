@@ -54,7 +54,7 @@ class ReadSeries:
         NotFound for an unknown device, InvalidArgument for a token of another question.
         """
         uid, partition = self._names.device(tenant, device_id)
-        question = (tenant, uid, tuple(metrics), start_us, end_us, max_rows)
+        question = (tenant, uid, tuple(metrics), start_us, end_us)
         position = page_token.read(token, question)
         begin = int(position) if position else (MIN_US if start_us is None else start_us)
         end = MAX_US if end_us is None else end_us

@@ -55,8 +55,7 @@ class EmbeddedStore:
         self._file: BlockFile | None = None
         self._recount = Recount(self._blocks)
         self._flushes = 0
-        self._known_seq = 0
-        """Tombstones up to this one were buried by this process: nothing of theirs comes in any more."""
+        self._buried = upkeep.Buried()
 
     async def open(self) -> None:
         """Makes what is missing. FailedPrecondition when the catalog is newer than this software."""
@@ -100,7 +99,7 @@ class EmbeddedStore:
         places: list[tuple[int, int]] = []
         if flush.blocks:
             if self._file is None:
-                self._file = self._new_file(connection, self._known_seq)
+                self._file = self._new_file(connection, self._buried.known_to)
             positions = self._file.append([block.data for block in flush.blocks])
             places = [(self._file.file_id, position) for position in positions]
         writing.write_flush(connection, flush, places)
@@ -221,8 +220,7 @@ class EmbeddedStore:
 
     async def bury(self, tenants: Collection[TenantId], devices: Collection[tuple[TenantId, bytes]]) -> int:
         """See Upkeep."""
-        new, self._known_seq = await self._on(self._keeper, lambda c: upkeep.bury(c, tenants, devices))
-        return new
+        return await self._on(self._keeper, lambda c: self._buried.bury(c, tenants, devices))
 
     async def sweep(self) -> int:
         """See Upkeep. The file that this process appends to is closed first when it may hold something deleted."""

@@ -37,37 +37,44 @@ def expire(connection: sqlite3.Connection, tenant: TenantId, before_us: int) -> 
         return _drop_blocks(connection, "tenant = ? AND max_time_us < ?", (tenant, before_us))
 
 
-def bury(
-    connection: sqlite3.Connection, tenants: Collection[TenantId], devices: Collection[tuple[TenantId, bytes]]
-) -> tuple[int, int]:
-    """Notes tombstones; of the new ones, removes what SQL alone can.
+class Buried:
+    """What this process has buried, and up to which tombstone of the catalog it knows them all."""
 
-    Returns (new ones, the number up to which every tombstone is among these).
-    """
-    new = 0
-    known = {*((tenant, b"") for tenant in tenants), *devices}
-    with transaction(connection):
-        for tenant, device in known:
-            cursor = connection.execute(
-                "INSERT OR IGNORE INTO tombstones (tenant, device) VALUES (?, ?)", (tenant, device)
-            )
-            if cursor.rowcount == 0:
-                continue
-            new += 1
-            if device:
-                connection.execute("DELETE FROM series WHERE tenant = ? AND device = ?", (tenant, device))
-            else:
-                connection.execute("DELETE FROM series WHERE tenant = ?", (tenant,))
-                _drop_blocks(connection, "tenant = ?", (tenant,))
-        rows = connection.execute("SELECT seq, tenant, device FROM tombstones ORDER BY seq").fetchall()
-    if new:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the old pages go from the write-ahead log too
-    known_to = 0
-    for seq, tenant, device in rows:
-        if (tenant, device) not in known:
-            break
-        known_to = seq
-    return new, known_to
+    def __init__(self) -> None:
+        self._known: set[tuple[bytes, bytes]] = set()
+        self.known_to = 0
+        """Of tombstones up to this number nothing comes in through this process any more."""
+
+    def bury(
+        self,
+        connection: sqlite3.Connection,
+        tenants: Collection[TenantId],
+        devices: Collection[tuple[TenantId, bytes]],
+    ) -> int:
+        """Notes tombstones; of the new ones, removes what SQL alone can. Returns how many were new."""
+        new = 0
+        asked = {*((tenant, b"") for tenant in tenants), *devices}
+        with transaction(connection):
+            for tenant, device in asked:
+                cursor = connection.execute(
+                    "INSERT OR IGNORE INTO tombstones (tenant, device) VALUES (?, ?)", (tenant, device)
+                )
+                new += cursor.rowcount
+                if device:
+                    connection.execute("DELETE FROM series WHERE tenant = ? AND device = ?", (tenant, device))
+                else:  # also when it is noted already: a process that did not know may have stored more since
+                    connection.execute("DELETE FROM series WHERE tenant = ?", (tenant,))
+                    _drop_blocks(connection, "tenant = ?", (tenant,))
+        # The old pages go from the write-ahead log too.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._known |= asked
+        for seq, tenant, device in connection.execute(
+            "SELECT seq, tenant, device FROM tombstones WHERE seq > ? ORDER BY seq", (self.known_to,)
+        ).fetchall():
+            if (tenant, device) not in self._known:
+                break
+            self.known_to = seq
+        return new
 
 
 def last_tombstone(connection: sqlite3.Connection) -> int:
@@ -100,16 +107,19 @@ def _sweep_file(
     connection: sqlite3.Connection, directory: Path, file_id: int, fd: int, new_file: NewFile
 ) -> int:
     row = connection.execute("SELECT clean_seq FROM files WHERE file_id = ?", (file_id,)).fetchone() or (0,)
-    blocks = reading.blocks_of_file(connection, file_id)
-    if not blocks:
+    end, live = connection.execute(
+        "SELECT max(position + length), sum(length) FROM blocks WHERE file_id = ?", (file_id,)
+    ).fetchone()
+    if end is None:
         path_of(directory, file_id).unlink(missing_ok=True)
         sync_directory(directory)
         return 0
-    end = max(_token(block).position + _token(block).length for block in blocks)
     if os.fstat(fd).st_size > end:
         os.ftruncate(fd, end)  # a torn flush, which no row names
     clean_to = last_tombstone(connection)
-    live = sum(_token(block).length for block in blocks)
+    if row[0] >= clean_to and live >= end * _WORTH_REWRITING:
+        return 0
+    blocks = reading.blocks_of_file(connection, file_id)
     changed: dict[int, Block | None] = {}
     if row[0] < clean_to:
         changed = _without_buried(connection, directory, file_id, blocks, row[0])
@@ -118,8 +128,6 @@ def _sweep_file(
             with transaction(connection):
                 connection.execute("UPDATE files SET clean_seq = ? WHERE file_id = ?", (clean_to, file_id))
             return 0
-    elif live >= end * _WORTH_REWRITING:
-        return 0
     return _rewrite(connection, directory, file_id, blocks, changed, new_file(clean_to))
 
 

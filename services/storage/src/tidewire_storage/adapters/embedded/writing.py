@@ -205,19 +205,20 @@ def _add_bytes(connection: sqlite3.Connection, blocks: Sequence[Block]) -> None:
 def _write_series(connection: sqlite3.Connection, states: SeriesStates) -> None:
     """Merges with what is stored. A deleted device's states do not come back: its tombstone is looked up here."""
     set_id = set_id_of(connection, states.metrics)
-    buried = {
-        bytes(device)
-        for (device,) in connection.execute(
-            "SELECT device FROM tombstones WHERE tenant = ?", (states.tenant,)
-        )
-    }
-    if b"" in buried:
-        return
+    buried: set[bytes] = set()
     uids = [uid.tobytes() for uid in states.device_uids]
     held = []
     for first in range(0, len(uids), _VARIABLES):
         some = uids[first : first + _VARIABLES]
         marks = ",".join("?" * len(some))
+        # An empty device in a tombstone stands for all of the tenant's.
+        found = connection.execute(
+            f"SELECT device FROM tombstones WHERE tenant = ? AND device IN (x'', {marks})",  # noqa: S608
+            (states.tenant, *some),
+        ).fetchall()
+        buried.update(device for (device,) in found)
+        if b"" in buried:
+            return
         held += connection.execute(
             f"SELECT device, state FROM series WHERE tenant = ? AND set_id = ? AND device IN ({marks})",  # noqa: S608
             (states.tenant, set_id, *some),
