@@ -9,6 +9,7 @@ import functools
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -280,17 +281,20 @@ def run(session: Session, work: Callable[[Session], Awaitable[None]]) -> int:
     try:
         return asyncio.run(inside())
     except TidewireError as error:
-        if session.options.verbose:
-            raise
-        print(f"Error: {error_line(error)}", file=sys.stderr)
-        return exit_code_of(error)
+        caught: BaseException = error
+        text, code = error_line(error), exit_code_of(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # nobody reads on: no second error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; no second error
         return DONE
+    except OSError as error:
+        caught = error
+        text, code = f"{error.filename or 'a file'}: {error.strerror or error}", FAILED
+    if session.options.verbose:
+        traceback.print_exception(caught)
+    print(f"Error: {text}", file=sys.stderr)
+    return code
 
 
 _REMEDIES = {

@@ -73,7 +73,11 @@ class BatchResult:
 
 @dataclass(slots=True)
 class Totals:
-    """Running counts of a publisher, in readings where nothing else is said."""
+    """Running counts of a publisher, in readings where nothing else is said.
+
+    `refused` are those the platform refused, by reason; `failed` those in batches that failed as a whole, refused or
+    never acknowledged.
+    """
 
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -95,7 +99,8 @@ class Totals:
         self.missed_batches += result.missed_batches
         if result.error is not None:
             self.failed += result.batch.readings
-            self.refused[result.error.reason] += result.batch.readings
+            if result.error.from_platform:
+                self.refused[result.error.reason] += result.batch.readings
         for refusal in result.refusals:
             self.refused[refusal.reason] += refusal.readings
 

@@ -95,6 +95,7 @@ async def import_(
     """
     from tidewire_cli.contexts import state_home
     from tidewire_cli.importing import ImportProgress, PlanOptions, import_file, propose
+    from tidewire_client import TidewireError
 
     plan = propose(
         file,
@@ -123,15 +124,19 @@ async def import_(
         def on_progress(progress: ImportProgress) -> None:
             show(progress.done, progress.total, progress.accepted, progress.refused, progress.seconds)
 
-        report = await import_file(
-            connection,
-            plan,
-            state_dir=state_home() / "imports",
-            shift_to_now=shift_to_now,
-            create_devices=not no_create,
-            again=again,
-            on_progress=on_progress,
-        )
+        try:
+            report = await import_file(
+                connection,
+                plan,
+                state_dir=state_home() / "imports",
+                shift_to_now=shift_to_now,
+                create_devices=not no_create,
+                again=again,
+                on_progress=on_progress,
+            )
+        except TidewireError:
+            session.out.note("What has been acknowledged is kept; the same command goes on from there.")
+            raise
     _tell(session, plan, report)
 
 

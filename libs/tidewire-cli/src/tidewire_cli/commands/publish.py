@@ -9,7 +9,7 @@ import typer
 
 from tidewire_cli.given import parse_moment, parse_number, parse_pairs, parse_span
 from tidewire_cli.looks import human_count, human_span, sparkline
-from tidewire_cli.session import REFUSED, Session
+from tidewire_cli.session import FAILED, REFUSED, Session
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,7 +103,7 @@ async def simulate(
     """Play a fleet of devices: five metrics each with daily cycles, counters, noise and a few losses."""
     from tidewire_cli.fleet import Fleet
     from tidewire_cli.fleet import simulate as run_fleet
-    from tidewire_client import AsyncAdminClient, AsyncTelemetryPublisher, new_device
+    from tidewire_client import AsyncAdminClient, AsyncTelemetryPublisher, TidewireError, new_device
 
     seconds = parse_span(duration, "--duration").total_seconds() if duration else None
     interval = parse_span(every, "--every").total_seconds()
@@ -141,7 +141,12 @@ async def simulate(
     except asyncio.CancelledError:  # Ctrl-C: what is on its way is still waited for, a little
         fleet_run.cancel()
         await asyncio.gather(fleet_run, return_exceptions=True)
-        await asyncio.wait_for(publisher.flush(), 5)
+        try:
+            await asyncio.wait_for(publisher.flush(), 5)
+        except (TimeoutError, TidewireError) as error:
+            left, why = publisher.pending_readings, publisher.trouble or error
+            session.out.warn(f"{left:,} readings were not acknowledged and may be lost: {why}.")
+            session.exit_code = FAILED
     finally:
         watch.cancel()
         await asyncio.gather(watch, fleet_run, return_exceptions=True)
