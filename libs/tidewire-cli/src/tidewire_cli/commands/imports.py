@@ -239,7 +239,8 @@ def _tell(session: Session, plan: "ImportPlan", report: "ImportReport") -> None:
         "last_time": utc_text(report.last_time_us) if report.last_time_us is not None else None,
         "seconds": round(report.seconds, 3),
         "problems": [
-            {"line": one.line, "reason": one.reason, "message": one.message} for one in report.problems
+            {"line": one.line, "reason": one.reason, "message": one.message}
+            for one in sorted(report.problems, key=lambda one: one.line)
         ],
     }
     if not session.out.for_people:

@@ -135,6 +135,7 @@ async def simulate(
         run_fleet(publisher, fleet, interval_seconds=interval, stop_after_seconds=seconds)
     )
     watch = asyncio.create_task(board.watch())
+    left, why = 0, None
     try:
         await fleet_run
         await publisher.flush()
@@ -145,8 +146,6 @@ async def simulate(
             await asyncio.wait_for(publisher.flush(), 5)
         except (TimeoutError, TidewireError) as error:
             left, why = publisher.pending_readings, publisher.trouble or error
-            session.out.warn(f"{left:,} readings were not acknowledged and may be lost: {why}.")
-            session.exit_code = FAILED
     finally:
         watch.cancel()
         await asyncio.gather(watch, fleet_run, return_exceptions=True)
@@ -161,9 +160,13 @@ async def simulate(
             "refused_readings": dict(totals.refused),
             "batches": totals.batches,
             "resent_batches": totals.resent_batches,
+            "unacknowledged_readings": left,
             "seconds": round(took, 3),
         },
     )
+    if left:
+        session.out.warn(f"{left:,} readings were not acknowledged and may be lost: {why}.")
+        session.exit_code = FAILED
     if totals.refused_readings:
         worst = ", ".join(f"{count:,} {reason}" for reason, count in totals.refused.most_common(3))
         session.out.warn(f"Refused: {worst}.")
