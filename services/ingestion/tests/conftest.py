@@ -118,7 +118,7 @@ class Bench:
     async def publish(self, batch: Batch, caller: Caller | None = None) -> Outcome:
         caller = caller or self.user()
         assert caller.tenant is not None
-        return await self.use_case.publish(caller.tenant, caller, batch)
+        return await self.use_case.settle(await self.use_case.begin(caller.tenant, caller, batch))
 
     def batch(self, devices: Iterable[str] = ("pump",), **changes: Any) -> Batch:
         return decode_batch(message(self.clock, devices, **changes).SerializeToString())

@@ -5,6 +5,7 @@ Requests and responses are raw bytes here: the kit's decoder makes columns of th
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 from tidewire_ingestion.application.publish import Pending, PublishTelemetry
 from tidewire_ingestion.conversions import render_error, render_outcome
@@ -25,7 +26,8 @@ class IngestionApi:
 
     async def PublishTelemetry(self, request: bytes, call: Call) -> bytes:
         """One batch, answered when it is durable."""
-        return render_outcome(await self._use_case.publish(call.tenant, call.caller, decode_batch(request)))
+        decode = partial(decode_batch, request)
+        return render_outcome(await self._use_case.publish(call.tenant, call.caller, len(request), decode))
 
     async def StreamTelemetry(self, requests: AsyncIterator[bytes], call: Call) -> None:
         """Many batches, each answered in order; up to `stream_window` of them wait for durability at once."""

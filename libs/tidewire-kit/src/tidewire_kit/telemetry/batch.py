@@ -5,6 +5,7 @@ need nothing but the frame itself; whether its rows are admitted is ingestion's 
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from tidewire_kit.errors import InvalidArgument
 
 MAX_DEVICES = 100_000
 MAX_FRAMES = 1_000
+_FEW = 16
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Frame:
                     "send one for each row, or none if all rows belong to the first device"
                 )
                 raise InvalidArgument(f"{field}.device_index", why, reason="COLUMN_LENGTHS")
-            highest = int(index.max())
+            highest = int(index[0]) if rows == 1 else int(index.max())
             if highest >= devices:
                 row = int((index >= devices).argmax())
                 why = (
@@ -88,7 +90,10 @@ class Frame:
             twice = sorted({metric for metric in metrics if metrics.count(metric) > 1})
             why = f"names {', '.join(map(repr, twice[:3]))} more than once; send one column for each metric"
             raise InvalidArgument(f"{field}.metrics", why, reason="DUPLICATE_METRIC")
-        complete = bool(np.isfinite(values).all())
+        if rows == 1 and columns <= _FEW:  # a number here and there is quicker without NumPy
+            complete = all(map(isfinite, values.tolist()))
+        else:
+            complete = bool(np.isfinite(values).all())
         readings = cells
         if not complete:
             readings -= int(np.count_nonzero(np.isnan(values)))

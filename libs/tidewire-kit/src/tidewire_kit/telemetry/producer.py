@@ -1,14 +1,14 @@
 """The coalescing producer: makes the admitted frames of many requests durable with few commits.
 
-While one commit is in flight the frames that arrive are gathered; they go with the next one. So an idle service commits
-at once, and a busy one writes few and large records, without anybody choosing a linger time. Ingestion has one per
-process, on its event loop.
+While one commit is in flight the requests that arrive are gathered; they go with the next one. So an idle service
+commits at once, and a busy one writes few and large records. When the processor becomes the limit, commits are spaced
+out (see `pace`). Ingestion has one producer per process, on its event loop.
 """
 
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,16 +19,26 @@ from tidewire_kit.log.port import MessageLog, Outgoing
 from tidewire_kit.observability.logs import get_logger
 from tidewire_kit.telemetry.admitted import Admitted
 from tidewire_kit.telemetry.gather import gather
+from tidewire_kit.telemetry.pace import Pace
 
 logger = get_logger(__name__)
+
+Prepare = Callable[[], Sequence[Admitted]]
+"""Returns a request's admitted frames, none when nothing was admitted. May raise; only this request fails then."""
+Done = Callable[[Exception | None], None]
+"""Told once that all rows of a request are durable (None), or why not. Must be quick and must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProducerLimits:
-    """Bounds of the producer. The defaults hold p99 of an acknowledgement within a few ms at a million readings/s."""
+    """Bounds of the producer."""
 
     gather_seconds: float = 0.002
-    """Frames wait for the commit before theirs at most this long; then a second commit goes along with it."""
+    """Requests wait for the commit before theirs at most this long; then a second commit goes along with it."""
+    busy_gather_seconds: float = 0.01
+    """Time between two commits when the loop's thread is busy all the time; less when it is less busy."""
+    gather_bytes: int = 256 << 10
+    """Neither wait applies when this much is there: enough to be worth a commit."""
     commits_in_flight: int = 2
     commit_bytes: int = 4 << 20
     """A commit takes no further request once it has this much."""
@@ -48,16 +58,18 @@ class ProducerObserver(Protocol):
         """A commit failed, with all requests that it carried."""
 
 
-@dataclass(slots=True)
 class _Request:
-    tenant: TenantId
-    frames: Sequence[Admitted]
-    size: int
-    done: asyncio.Future[None]
+    __slots__ = ("done", "prepare", "size", "tenant")
+
+    def __init__(self, tenant: TenantId, size: int, prepare: Prepare, done: Done) -> None:
+        self.tenant = tenant
+        self.size = size
+        self.prepare = prepare
+        self.done = done
 
 
 class TelemetryProducer:
-    """Use from one event loop. Requests commit in the order of the calls of `publish`.
+    """Use from one event loop. Requests commit in the order of the calls of `publish` and `submit`.
 
     Order: if two requests hold readings of one device, those of the earlier call lie first in the log, or the earlier
     call has failed.
@@ -85,6 +97,9 @@ class TelemetryProducer:
         self._pending_bytes = 0
         self._tenant_bytes: dict[TenantId, int] = {}
         self._in_flight = 0
+        self._pace = Pace(self._limits.busy_gather_seconds)
+        self._next_commit = 0.0
+        """Time of the loop before which no commit starts without a reason."""
         self._scheduled: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,23 +119,37 @@ class TelemetryProducer:
         taken then. The future fails with what the log raised; after LogFull nothing of the request is in the log,
         otherwise some of it may be, and a retry with the same batch id is not visible twice.
         """
+        durable: asyncio.Future[None] = self._loop.create_future()
+
+        def done(error: Exception | None) -> None:
+            if durable.done():
+                return  # its caller is gone
+            if error is None:
+                durable.set_result(None)
+            else:
+                durable.set_exception(error)
+                durable.exception()  # a caller that does not look is no fault of ours
+
+        self.submit(tenant, sum(frame.bytes for frame in frames), lambda: frames, done)
+        return durable
+
+    def submit(self, tenant: TenantId, size: int, prepare: Prepare, done: Done) -> None:
+        """As `publish`, for a request of about `size` bytes whose frames are still to be made.
+
+        `prepare` is called when a commit is put together: requests are then decoded and decided on back to back, with
+        code and data still in the processor's caches, which makes small requests several times cheaper.
+        """
         if self._closed:
-            raise Unavailable(
-                "ingestion", "is stopping; send the batch to another endpoint", reason="DRAINING"
-            )
-        size = 0
-        for frame in frames:
-            size += frame.bytes
+            why = "is stopping; send the batch to another endpoint"
+            raise Unavailable("ingestion", why, reason="DRAINING")
         held = self._tenant_bytes.get(tenant, 0)
         self._check_room(held, size)
         self._tenant_bytes[tenant] = held + size
         self._pending_bytes += size
         self._waiting_bytes += size
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(_Request(tenant, frames, size, done))
+        self._waiting.append(_Request(tenant, size, prepare, done))
         self._idle.clear()
         self._schedule()
-        return done
 
     async def flush(self) -> None:
         """Returns when everything taken so far is durable or has failed."""
@@ -136,27 +165,31 @@ class TelemetryProducer:
     def _check_room(self, tenant_held: int, size: int) -> None:
         limits = self._limits
         if self._pending_bytes and self._pending_bytes + size > limits.pending_bytes:
-            limit, held = "pending_bytes", limits.pending_bytes
+            limit, most = "pending_bytes", limits.pending_bytes
         elif tenant_held and tenant_held + size > limits.pending_bytes * limits.tenant_share:
-            limit, held = "tenant_pending_bytes", int(limits.pending_bytes * limits.tenant_share)
+            limit, most = "tenant_pending_bytes", int(limits.pending_bytes * limits.tenant_share)
         else:
             return
-        raise QuotaExceeded(
-            limit,
-            f"more than {held >> 20} MiB wait to become durable; send the batch again after the delay",
-            reason="OVERLOADED",
-            retry_delay_seconds=0.2,
-        )
+        why = f"more than {most >> 20} MiB wait to become durable; send the batch again after the delay"
+        raise QuotaExceeded(limit, why, reason="OVERLOADED", retry_delay_seconds=0.2)
 
     def _schedule(self) -> None:
         """Sees to it that what waits is committed in time."""
         if self._scheduled is not None or self._in_flight >= self._limits.commits_in_flight:
             return
-        if self._in_flight == 0 or self._waiting_bytes >= self._limits.commit_bytes:
+        if self._waiting_bytes >= self._limits.gather_bytes:
+            delay = 0.0
+        elif self._timer is not None:
+            return
+        else:
+            delay = self._next_commit - self._loop.time()
+            if self._in_flight:
+                delay = max(delay, self._limits.gather_seconds)
+        if delay > 0:
+            self._timer = self._loop.call_later(delay, self._commit_now)
+        else:
             # Not at once: what else arrived in this round of the loop shall share the commit.
             self._scheduled = self._loop.call_soon(self._commit_now)
-        elif self._timer is None:
-            self._timer = self._loop.call_later(self._limits.gather_seconds, self._commit_now)
 
     def _commit_now(self) -> None:
         """Starts a commit of what waits; called by the loop."""
@@ -168,15 +201,13 @@ class TelemetryProducer:
             self._timer = None
         if not self._waiting or self._in_flight >= self._limits.commits_in_flight:
             return
-        requests: list[_Request] = []
-        size = 0
-        while self._waiting and (not requests or size + self._waiting[0].size <= self._limits.commit_bytes):
-            request = self._waiting.popleft()
-            requests.append(request)
-            size += request.size
-        self._waiting_bytes -= size
+        self._next_commit = self._loop.time() + self._pace.spacing()
+        requests, frames = self._take()
+        if not requests:
+            self._go_on()
+            return
         try:
-            records = gather([frame for request in requests for frame in request.frames], self._partitions)
+            records = gather(frames, self._partitions)
         except Exception as error:
             logger.exception("gather_failed", requests=len(requests))
             self._resolve(requests, error)
@@ -185,6 +216,28 @@ class TelemetryProducer:
         task = self._loop.create_task(self._commit(requests, records))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _take(self) -> tuple[list[_Request], list[Admitted]]:
+        """Prepares what fits into one commit. Requests with nothing to commit are done with here."""
+        requests: list[_Request] = []
+        frames: list[Admitted] = []
+        waiting = self._waiting
+        room = self._limits.commit_bytes
+        while waiting and (room == self._limits.commit_bytes or waiting[0].size <= room):
+            request = waiting.popleft()
+            self._waiting_bytes -= request.size
+            room -= request.size
+            try:
+                admitted = request.prepare()
+            except Exception as error:  # noqa: BLE001 - whoever made the request is told, whatever it is
+                self._finish(request, error)
+                continue
+            if admitted:
+                requests.append(request)
+                frames += admitted
+            else:
+                self._finish(request, None)
+        return requests, frames
 
     async def _commit(self, requests: list[_Request], records: list[Outgoing]) -> None:
         started = self._clock.monotonic()
@@ -211,21 +264,20 @@ class TelemetryProducer:
 
     def _resolve(self, requests: list[_Request], error: Exception | None) -> None:
         for request in requests:
-            self._pending_bytes -= request.size
-            held = self._tenant_bytes[request.tenant] - request.size
-            if held:
-                self._tenant_bytes[request.tenant] = held
-            else:
-                del self._tenant_bytes[request.tenant]
-            if request.done.done():
-                continue  # its caller is gone
-            if error is None:
-                request.done.set_result(None)
-            else:
-                request.done.set_exception(
-                    copy.copy(error)
-                )  # each is raised on its own, with its own traceback
-                request.done.exception()  # a caller that does not look is no fault of ours
+            # Each error is raised on its own, with its own traceback.
+            self._finish(request, None if error is None else copy.copy(error))
+        self._go_on()
+
+    def _finish(self, request: _Request, error: Exception | None) -> None:
+        self._pending_bytes -= request.size
+        held = self._tenant_bytes[request.tenant] - request.size
+        if held:
+            self._tenant_bytes[request.tenant] = held
+        else:
+            del self._tenant_bytes[request.tenant]
+        request.done(error)
+
+    def _go_on(self) -> None:
         if self._waiting:
             self._schedule()
         elif self._in_flight == 0:

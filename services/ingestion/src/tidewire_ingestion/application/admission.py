@@ -55,7 +55,12 @@ def device_codes(state: TenantState, caller: Caller, slots: NDArray[np.intp]) ->
     """Which of the devices in `slots` (-1: unknown) this caller may not publish for; None: it may for all."""
     table = state.view.devices
     codes: Codes | None = None
-    if int(slots.min()) < 0 or not table.admitted[slots].all():
+    if len(slots) == 1:
+        slot = int(slots[0])
+        fault = slot < 0 or not table.admitted[slot]
+    else:
+        fault = int(slots.min()) < 0 or not table.admitted[slots].all()
+    if fault:
         codes = np.zeros(len(slots), np.uint8)
         codes[~table.admitted[slots]] = Reason.DEVICE_BLOCKED
         codes[slots < 0] = Reason.DEVICE_UNKNOWN
@@ -96,7 +101,7 @@ def _admit_frame(admission: Admission, number: int, frame: Frame) -> None:
         _refuse(admission, number, frame, np.full(frame.rows, Reason.BAD_METRIC, np.uint8), detail=metrics)
         return
     if frame.device_index is None:
-        slots = np.full(frame.rows, admission.slots[0], np.intp)
+        slots = admission.slots[:1] if frame.rows == 1 else np.full(frame.rows, admission.slots[0], np.intp)
     else:
         slots = admission.slots[frame.device_index]
     codes = _stateless_faults(admission, frame)
@@ -137,7 +142,11 @@ def _stateless_faults(admission: Admission, frame: Frame) -> Codes | None:
         if not codes.any():
             codes = None
     times, latest = frame.time_unix_us, admission.now_us + MAX_AHEAD_US
-    if int(times.min()) < MIN_TIME_US or int(times.max()) > latest:
+    if frame.rows == 1:
+        skewed = not MIN_TIME_US <= int(times[0]) <= latest
+    else:
+        skewed = int(times.min()) < MIN_TIME_US or int(times.max()) > latest
+    if skewed:
         codes = _mark(frame, codes, (times < MIN_TIME_US) | (times > latest), Reason.CLOCK_SKEW)
     if not frame.complete:
         infinite = np.isinf(frame.values)

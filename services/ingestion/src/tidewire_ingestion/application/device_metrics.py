@@ -38,6 +38,8 @@ class DeviceMetrics:
         covers = self._covers.get(metrics)
         if covers is None or len(covers) < len(self._sets):
             covers = self._cover(metrics)
+        if len(slots) == 1 and covers[self._state[slots[0]]]:
+            return None
         known = covers[self._state[slots]]
         if known.all():
             return None
@@ -58,7 +60,7 @@ class DeviceMetrics:
     ) -> NDArray[np.bool_] | None:
         refused: NDArray[np.bool_] | None = None
         states = self._state[slots]
-        for number in np.unique(states[unknown]).tolist():
+        for number in set(states[unknown].tolist()):
             union = self._sets[number] | metrics.members
             rows = states == number
             if len(union) > limit:

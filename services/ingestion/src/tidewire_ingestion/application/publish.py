@@ -5,7 +5,7 @@ of quotas, partitions or the log.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,15 @@ class Producer(Protocol):
 
     def publish(self, tenant: TenantId, frames: Sequence[Admitted]) -> asyncio.Future[None]:
         """See `tidewire_kit.telemetry.producer.TelemetryProducer.publish`."""
+
+    def submit(
+        self,
+        tenant: TenantId,
+        size: int,
+        prepare: Callable[[], Sequence[Admitted]],
+        done: Callable[[Exception | None], None],
+    ) -> None:
+        """See `tidewire_kit.telemetry.producer.TelemetryProducer.submit`."""
 
 
 @dataclass(slots=True)
@@ -63,9 +72,21 @@ class PublishTelemetry:
         self._tenants = Tenants()
         self._sequences = Sequences()
 
-    async def publish(self, tenant: TenantId, caller: Caller, batch: Batch) -> Outcome:
-        """Returns when all admitted rows of `batch` are durable. Errors as `begin` and `settle`."""
-        return await self.settle(await self.begin(tenant, caller, batch))
+    def publish(
+        self, tenant: TenantId, caller: Caller, size: int, decode: Callable[[], Batch]
+    ) -> asyncio.Future[Outcome]:
+        """Takes a request of about `size` bytes; the outcome comes when all its admitted rows are durable.
+
+        It is decoded and decided on when the producer puts together its next commit, right after its neighbours.
+        Errors as `begin`, `settle` and `decode`; those of the producer's bounds are raised here, others by the future.
+        """
+        deferred = _Deferred(self, tenant, caller, decode)
+        try:
+            self._producer.submit(tenant, size, deferred.prepare, deferred.done)
+        except TidewireError as error:
+            self.count_failure(tenant, error)
+            raise
+        return deferred.future
 
     async def begin(self, tenant: TenantId, caller: Caller, batch: Batch) -> Pending:
         """Decides on the batch and gives its admitted rows to the producer, in the order of the calls.
@@ -74,19 +95,22 @@ class PublishTelemetry:
         tenant is blocked), Unavailable (stale directory, registry, stopping) and QuotaExceeded (OVERLOADED); then
         nothing was taken.
         """
+        received_us = self._clock.now_us()
         try:
-            view = self._view(tenant)
-            received_us = self._clock.now_us()
-            slots = self._slots(view, caller, batch)
-            if slots is None:
-                names = batch.devices or [caller.device_id]
-                await self._resolution.resolve(tenant, names, view.devices.slot_of)
-                get = view.devices.slot_of.get
-                slots = np.fromiter((get(name, -1) for name in names), np.intp, len(names))
-            return self._decide(view, caller, batch, slots, received_us)
+            admission = self.decide(tenant, caller, batch, received_us)
+            if admission is None:
+                admission = await self._resolve_and_decide(tenant, caller, batch, received_us)
+            durable: asyncio.Future[None] | None = None
+            if admission.admitted:
+                try:
+                    durable = self._producer.publish(tenant, admission.admitted)
+                except TidewireError:
+                    admission.state.readings.put_back(admission.outcome.accepted_readings)
+                    raise
         except TidewireError as error:
-            self._observer.failed(tenant, error.reason)
+            self.count_failure(tenant, error)
             raise
+        return Pending(tenant, admission.outcome, durable)
 
     async def settle(self, pending: Pending) -> Outcome:
         """Returns the outcome once it holds. Raises what the log raised; then the batch is to be sent again."""
@@ -97,13 +121,25 @@ class PublishTelemetry:
             except TidewireError as error:
                 self._observer.failed(pending.tenant, error.reason)
                 raise
-        observer = self._observer
-        observer.batch(pending.tenant, outcome.accepted_readings)
-        for refusal in outcome.refusals:
-            observer.refused(pending.tenant, refusal.reason, refusal.readings)
-        if outcome.missed_batches:
-            observer.missed(pending.tenant, outcome.missed_batches)
+        self.count(pending.tenant, outcome)
         return outcome
+
+    def count(self, tenant: TenantId, outcome: Outcome) -> None:
+        """Tells the observer of an outcome that holds now."""
+        observer = self._observer
+        observer.batch(tenant, outcome.accepted_readings)
+        for refusal in outcome.refusals:
+            observer.refused(tenant, refusal.reason, refusal.readings)
+        if outcome.missed_batches:
+            observer.missed(tenant, outcome.missed_batches)
+
+    def count_failure(self, tenant: TenantId, error: TidewireError) -> None:
+        """Tells the observer of a batch that failed as a whole."""
+        self._observer.failed(tenant, error.reason)
+
+    def now_us(self) -> int:
+        """The clock's time."""
+        return self._clock.now_us()
 
     def forget(self, tenant: TenantId) -> None:
         """Drops what is held of a deleted tenant."""
@@ -133,9 +169,25 @@ class PublishTelemetry:
         except KeyError:
             return None
 
+    def decide(self, tenant: TenantId, caller: Caller, batch: Batch, received_us: int) -> Admission | None:
+        """Decides which rows are admitted; None when the registry must be asked about a device first."""
+        view = self._view(tenant)
+        slots = self._slots(view, caller, batch)
+        return None if slots is None else self._decide(view, caller, batch, slots, received_us)
+
+    async def _resolve_and_decide(
+        self, tenant: TenantId, caller: Caller, batch: Batch, received_us: int
+    ) -> Admission:
+        view = self._view(tenant)
+        names = batch.devices or [caller.device_id]
+        await self._resolution.resolve(tenant, names, view.devices.slot_of)
+        get = view.devices.slot_of.get
+        slots = np.fromiter((get(name, -1) for name in names), np.intp, len(names))
+        return self._decide(view, caller, batch, slots, received_us)
+
     def _decide(
         self, view: TenantView, caller: Caller, batch: Batch, slots: NDArray[np.intp], received_us: int
-    ) -> Pending:
+    ) -> Admission:
         state = self._tenants.state(view)
         outcome = Outcome(batch.batch_id_text, batch.sequence)
         admission = Admission(
@@ -152,12 +204,73 @@ class PublishTelemetry:
             [],
         )
         admit(admission)
-        durable: asyncio.Future[None] | None = None
-        if admission.admitted:
-            try:
-                durable = self._producer.publish(view.uid, admission.admitted)
-            except TidewireError:
-                state.readings.put_back(outcome.accepted_readings)
-                raise
         outcome.missed_batches = self._sequences.missed(caller.publisher_uid, batch.sequence)
-        return Pending(view.uid, outcome, durable)
+        return admission
+
+
+class _Deferred:
+    """A request that is decoded and decided on when its commit is put together."""
+
+    __slots__ = (
+        "_caller",
+        "_decode",
+        "_diverted",
+        "_outcome",
+        "_received_us",
+        "_tenant",
+        "_use_case",
+        "future",
+    )
+
+    def __init__(
+        self, use_case: PublishTelemetry, tenant: TenantId, caller: Caller, decode: Callable[[], Batch]
+    ) -> None:
+        self._use_case = use_case
+        self._tenant = tenant
+        self._caller = caller
+        self._decode = decode
+        self._received_us = use_case.now_us()
+        self._outcome: Outcome | None = None
+        self._diverted: asyncio.Task[None] | None = None
+        self.future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def prepare(self) -> Sequence[Admitted]:
+        """The admitted frames; none when its caller is gone or the registry must be asked first."""
+        if self.future.done():
+            return ()
+        batch = self._decode()
+        admission = self._use_case.decide(self._tenant, self._caller, batch, self._received_us)
+        if admission is None:
+            self._diverted = asyncio.create_task(self._divert(batch))
+            return ()
+        self._outcome = admission.outcome
+        return admission.admitted
+
+    def done(self, error: Exception | None) -> None:
+        """What the producer calls when the frames are durable, or never will be."""
+        if self._diverted is not None or self.future.done():
+            return
+        if error is not None:
+            if isinstance(error, TidewireError):
+                self._use_case.count_failure(self._tenant, error)
+            self._fail(error)
+        else:
+            assert self._outcome is not None
+            self._use_case.count(self._tenant, self._outcome)
+            self.future.set_result(self._outcome)
+
+    async def _divert(self, batch: Batch) -> None:
+        """Goes the long way, which asks the registry."""
+        try:
+            pending = await self._use_case.begin(self._tenant, self._caller, batch)
+            outcome = await self._use_case.settle(pending)
+        except Exception as error:  # noqa: BLE001 - raised again in the call that waits
+            if not self.future.done():
+                self._fail(error)
+        else:
+            if not self.future.done():
+                self.future.set_result(outcome)
+
+    def _fail(self, error: Exception) -> None:
+        self.future.set_exception(error)
+        self.future.exception()  # a caller that went away meanwhile does not look
