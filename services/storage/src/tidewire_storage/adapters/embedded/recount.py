@@ -5,6 +5,7 @@ first time the headers are read, of one that has changed since every byte, of on
 """
 
 import sqlite3
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +17,19 @@ from tidewire_storage.ports import LedgerAccount, LedgerLine
 _PIECES = 64
 _SNAPSHOTS = 3
 
+_Present = Counter[tuple[bytes, int]]
+"""(tenant, hour) → readings."""
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class _FileState:
-    size: int
-    mtime_ns: int
-    inode: int
-    known: bool
-    """It was seen before, with other facts."""
-    verified_to: int
-    """Block ids up to this one were verified in this state."""
-    bad: set[int]
+    """What was found in a file, and by what it is known to be unchanged."""
+
+    facts: tuple[int, int, int]
+    """Size, time of change, inode."""
+    rows: tuple[int, int]
+    """Number of its blocks in the catalog, and the sum of their ids."""
+    present: _Present
 
 
 class Recount:
@@ -58,20 +61,9 @@ class Recount:
                 "WHERE (tenant = ? OR ? IS NULL) AND hour_us >= ? AND hour_us < ?",
                 (tenant, tenant, start_us, end_us),
             ).fetchall()
-            present = {
-                (owner, hour): readings
-                for owner, hour, readings in connection.execute(
-                    "SELECT tenant, hour_us, sum(readings) FROM blocks WHERE (tenant = ? OR ? IS NULL) "
-                    "AND hour_us >= ? AND hour_us < ? GROUP BY tenant, hour_us",
-                    (tenant, tenant, start_us, end_us),
-                )
-            }
-            bad, missing = self._verify(connection)
+            present, missing = self._present(connection)
         finally:
             connection.execute("COMMIT")
-        for owner, hour, readings in bad:
-            if (owner, hour) in present:
-                present[owner, hour] -= readings
         lines = [
             LedgerLine(
                 key=(TenantId(owner), hour),
@@ -85,54 +77,50 @@ class Recount:
             for owner, hour, accepted, stored, duplicate, dead, purged in rows
         ]
         for (owner, hour), readings in present.items():  # blocks that nobody has accounted for
-            lines.append(LedgerLine((TenantId(owner), hour), 0, 0, 0, 0, 0, readings))
+            if start_us <= hour < end_us and tenant in (None, owner):
+                lines.append(LedgerLine((TenantId(owner), hour), 0, 0, 0, 0, 0, readings))
         return lines, missing
 
-    def _verify(self, connection: sqlite3.Connection) -> tuple[list[tuple[bytes, int, int]], bool]:
-        """Returns (tenant, hour, readings) of the blocks that are not there, and whether a whole file is missing."""
-        bad: list[tuple[bytes, int, int]] = []
+    def _present(self, connection: sqlite3.Connection) -> tuple[_Present, bool]:
+        """Returns what is there of all tenants, and whether a whole file is missing."""
+        total: _Present = Counter()
         missing = False
-        named = connection.execute("SELECT file_id, max(block_id) FROM blocks GROUP BY file_id").fetchall()
-        for file_id in set(self._files) - {file_id for file_id, _ in named}:
-            del self._files[file_id]
-        for file_id, last_block in named:
+        files: dict[int, _FileState] = {}
+        for file_id, count, sum_of_ids in connection.execute(
+            "SELECT file_id, count(*), sum(block_id) FROM blocks GROUP BY file_id"
+        ).fetchall():
+            state = self._files.get(file_id)
             try:
-                facts = path_of(self._directory, file_id).stat()
+                stat = path_of(self._directory, file_id).stat()
+                facts = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                if state is None or state.facts != facts or state.rows != (count, sum_of_ids):
+                    whole = state is not None and state.facts != facts
+                    present = self._count_file(connection, file_id, stat.st_size, whole=whole)
+                    state = _FileState(facts, (count, sum_of_ids), present)
             except FileNotFoundError:
                 missing = True
-                self._files.pop(file_id, None)
-                bad += connection.execute(
-                    "SELECT tenant, hour_us, readings FROM blocks WHERE file_id = ?", (file_id,)
-                )
                 continue
-            state = self._files.get(file_id)
-            now = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
-            if state is None or (state.size, state.mtime_ns, state.inode) != now:
-                state = self._files[file_id] = _FileState(*now, state is not None, 0, set())
-            if state.verified_to < last_block:
-                self._verify_file(connection, file_id, state)
-                state.verified_to = last_block
-            for block_id in state.bad:
-                bad += connection.execute(
-                    "SELECT tenant, hour_us, readings FROM blocks WHERE block_id = ? AND file_id = ?",
-                    (block_id, file_id),
-                )
-        return bad, missing
+            files[file_id] = state
+            total.update(state.present)
+        self._files = files
+        return total, missing
 
-    def _verify_file(self, connection: sqlite3.Connection, file_id: int, state: _FileState) -> None:
+    def _count_file(
+        self, connection: sqlite3.Connection, file_id: int, size: int, *, whole: bool
+    ) -> _Present:
         rows = connection.execute(
-            "SELECT block_id, position, length, readings, tenant FROM blocks WHERE file_id = ? AND block_id > ? "
-            "ORDER BY position",
-            (file_id, state.verified_to),
+            "SELECT position, length, readings, tenant, hour_us FROM blocks WHERE file_id = ? ORDER BY position",
+            (file_id,),
         ).fetchall()
+        present: _Present = Counter()
         for first in range(0, len(rows), _PIECES):
             some = rows[first : first + _PIECES]
-            places = [(row[1], row[2] if state.known else HEADER_BYTES) for row in some]
+            places = [(row[0], row[1] if whole else HEADER_BYTES) for row in some]
             pieces = read_pieces(self._directory, file_id, places)
-            for (block_id, position, length, readings, tenant), data in zip(some, pieces, strict=True):
-                there = position + length <= state.size and _is_there(data, length, readings, tenant)
-                if not there:
-                    state.bad.add(block_id)
+            for (position, length, readings, tenant, hour_us), data in zip(some, pieces, strict=True):
+                if position + length <= size and _is_there(data, length, readings, tenant):
+                    present[tenant, hour_us] += readings
+        return present
 
 
 def _is_there(data: bytes, length: int, readings: int, tenant: bytes) -> bool:
