@@ -231,11 +231,15 @@ class Server:
         self._add, self._servicer = add, servicer
         self._server: grpc.aio.Server | None = None
         self.address = ""
+        self.tls: grpc.ServerCredentials | None = None
 
     async def start(self) -> str:
         self._server = grpc.aio.server()
         self._add(self._servicer, self._server)
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        if self.tls is not None:
+            port = self._server.add_secure_port("127.0.0.1:0", self.tls)
+        else:
+            port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         self.address = f"127.0.0.1:{port}"
         return self.address

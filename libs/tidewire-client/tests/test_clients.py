@@ -1,9 +1,12 @@
 import time
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import jwt
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from google.rpc import code_pb2
 
 import tidewire_client
@@ -26,7 +29,7 @@ from tidewire_client import (
     public_key_pem,
     save_private_key,
 )
-from tidewire_client.connect import split_endpoint, target_of
+from tidewire_client.connect import is_loopback, split_endpoint, target_of
 from tidewire_client.errors import ResourceExhausted
 from tidewire_client.status import from_status
 from tidewire_client.times import to_duration, to_timestamp, to_unix_us
@@ -82,10 +85,60 @@ def test_targets_are_balanced_where_grpc_can():
 
 
 def test_tls_is_used_unless_the_host_is_this_machine():
-    assert not AsyncConnection("127.0.0.1:7001").tls
-    assert not AsyncConnection("localhost:7001").tls
-    assert AsyncConnection("tidewire.example:7001").tls
-    assert not AsyncConnection("grpc://tidewire.example:7001").tls
+    assert is_loopback("127.0.0.1:7001")
+    assert is_loopback("localhost:7001")
+    assert is_loopback("[::1]:7001")
+    assert not is_loopback("tidewire.example:7001")
+    local = AsyncConnection("127.0.0.1:7001")
+    assert not local.uses_tls(loopback=True)
+    assert local.uses_tls(
+        loopback=False
+    )  # a token never crosses a network in the clear unless that is asked for
+    assert not AsyncConnection("grpc://tidewire.example:7001").uses_tls(loopback=False)
+    assert AsyncConnection("grpcs://127.0.0.1:7001").uses_tls(loopback=True)
+    assert AsyncConnection("127.0.0.1:7001", ca_file="ca.pem").uses_tls(loopback=True)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """(key, certificate) of `localhost`, PEM, and the file of the latter."""
+    key = generate_private_key("es256")
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "ca.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    save_private_key(key, tmp_path / "tls.key")
+    return (tmp_path / "tls.key").read_bytes(), path.read_bytes(), path
+
+
+async def test_tls_with_a_ca_file(platform, certificate):
+    key, chain, path = certificate
+    platform.registry_server.tls = grpc.ssl_server_credentials([(key, chain)])
+    await platform.registry_server.stop()
+    port = (await platform.registry_server.start()).rpartition(":")[2]
+    platform.registry.devices = ["d"]
+    async with AsyncConnection(f"localhost:{port}", token="t", ca_file=path, tenant="demo") as connection:
+        assert [device.name async for device in AsyncAdminClient(connection).list_devices()] == [
+            "tenants/demo/devices/d"
+        ]
+    async with AsyncConnection(f"grpcs://localhost:{port}", token="t", retry_seconds=0) as connection:
+        with pytest.raises(Unavailable, match="TLS handshake failed"):
+            await connection.tenant()
+    async with AsyncConnection(f"localhost:{port}", token="t", ca_file="/none.pem") as connection:
+        with pytest.raises(InvalidArgument, match=r"CA file /none.pem cannot be read"):
+            await connection.tenant()
 
 
 def test_times_need_a_zone():

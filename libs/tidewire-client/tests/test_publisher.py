@@ -10,6 +10,8 @@ from tidewire_client import (
     AsyncConnection,
     AsyncTelemetryPublisher,
     BufferFull,
+    FileToken,
+    InternalError,
     InvalidArgument,
     PermissionDenied,
     Unauthenticated,
@@ -316,3 +318,31 @@ async def test_a_row_without_device_or_values_is_refused(platform, connection):
             await publisher.add("", None, {"a": 1.0})
         with pytest.raises(InvalidArgument, match="values"):
             await publisher.add("d", None, {})
+
+
+async def test_without_a_token_file_it_says_so(platform, tmp_path, monkeypatch):
+    monkeypatch.setattr("tidewire_client.sender._AUTHENTICATION_SECONDS", 0.1)
+    async with AsyncConnection(platform.endpoint, token="t", tenant="demo") as connection:
+        await connection.addresses("ingestion")
+        connection.token_source = FileToken(tmp_path / "none")
+        publisher = AsyncTelemetryPublisher(connection, on_result=lambda result: None)
+        await publisher.start()
+        await publisher.add("d", 1, {"a": 1.0})
+        with pytest.raises(InvalidArgument, match="token file"):
+            await publisher.flush()
+        await publisher.close(flush=False)
+
+
+async def test_a_fault_of_the_sender_ends_in_an_error_not_in_silence(
+    platform, connection, monkeypatch, caplog
+):
+    def broken(*arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("tidewire_client.sender.result_of", broken)
+    publisher = AsyncTelemetryPublisher(connection, on_result=lambda result: None)
+    await publisher.start()
+    await publisher.add("d", 1, {"a": 1.0})
+    with pytest.raises(InternalError, match="a bug"):
+        await publisher.flush()
+    await publisher.close(flush=False)

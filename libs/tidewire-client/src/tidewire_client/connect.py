@@ -103,7 +103,7 @@ class AsyncConnection:
 
     Args:
         endpoint: the registry's address: `host:port`, `grpc://host:port` (no TLS) or `grpcs://host:port` (TLS). Without
-            a scheme TLS is used when `ca_file` is given or the host is not this machine.
+            a scheme TLS is used when `ca_file` is given, and with every address that is not this machine.
         token: token of a user, or a source of tokens, such as `DeviceKey`.
         tenant: tenant id for the names of devices; found by asking when the caller can see one tenant only.
         ca_file: PEM file of the certificate authorities to trust; absent: the system's.
@@ -124,8 +124,7 @@ class AsyncConnection:
         addresses: Mapping[str, str] | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._address, tls = split_endpoint(endpoint)
-        self.tls = bool(ca_file) or not is_loopback(self._address) if tls is None else tls
+        self._address, self._tls = split_endpoint(endpoint)
         self.ca_file = Path(ca_file) if ca_file else None
         self.token_source: TokenSource | None = StaticToken(token) if isinstance(token, str) else token
         self.timeout_seconds = timeout_seconds
@@ -151,6 +150,10 @@ class AsyncConnection:
             tenant=env.get("TIDEWIRE_TENANT", ""),
             ca_file=env.get("TIDEWIRE_CA_FILE") or None,
         )
+
+    def uses_tls(self, *, loopback: bool) -> bool:
+        """Whether TLS is used with an address on this machine (`loopback`) or elsewhere."""
+        return self._tls if self._tls is not None else bool(self.ca_file) or not loopback
 
     def metadata(self) -> Metadata:
         """Metadata of the next call: the caller's token."""
@@ -246,7 +249,7 @@ class AsyncConnection:
     def open_channel(self, target: str, *, loopback: bool = False) -> grpc.aio.Channel:
         """A channel of its own to a gRPC target, with this connection's TLS; the caller closes it."""
         options = [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if loopback else _OPTIONS
-        if not self.tls:
+        if not self.uses_tls(loopback=loopback):
             return grpc.aio.insecure_channel(target, options)
         try:
             roots = self.ca_file.read_bytes() if self.ca_file else None

@@ -12,6 +12,7 @@ The publisher hands batches in; this module owns the stream, the window, the ret
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from tidewire_client.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InternalError,
+    InvalidArgument,
     NotFound,
     PermissionDenied,
     PublisherClosed,
@@ -40,6 +42,7 @@ from tidewire_client.results import BatchResult, result_of
 from tidewire_client.status import from_rpc_error, from_status
 
 STREAM = "/tidewire.ingestion.v1.IngestionService/StreamTelemetry"
+log = logging.getLogger("tidewire_client")
 UNARY = "/tidewire.ingestion.v1.IngestionService/PublishTelemetry"
 _FOR_NOW = (Unavailable, ResourceExhausted, Conflict)
 _AUTHENTICATION_SECONDS = 5.0  # a credential just made is known everywhere within that
@@ -192,6 +195,11 @@ class Sender:
                     return
                 if not self._idle:
                     await asyncio.sleep(self._backoff.next_delay(error.retry_delay_seconds))
+            except Exception as fault:  # a fault of ours must end in an outcome, not in a silence
+                log.exception("the sender failed")
+                self.error = InternalError(f"the publisher failed: {fault!r}")
+                self._end(self.error)
+                return
 
     def _is_final(self, error: TidewireError) -> bool:
         """Whether to give up after the stream, or the call, failed; notes the trouble."""
@@ -201,7 +209,9 @@ class Sender:
         if self._failing_since is None:
             self._failing_since = now
         failing_seconds = now - self._failing_since
-        if isinstance(error, Unauthenticated):
+        if isinstance(error, Unauthenticated) or (
+            isinstance(error, InvalidArgument) and not error.from_platform  # no token to be had
+        ):
             if self._connection.token_source is not None:
                 self._connection.token_source.renew()
             return failing_seconds > _AUTHENTICATION_SECONDS
