@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tidewire_kit.datadir import open_data_dir
 from tidewire_kit.errors import FailedPrecondition
+from tidewire_kit.settings import CommonSettings, load
 from tidewire_platform.logs import LogSink
+from tidewire_platform.platform import Platform
 from tidewire_platform.process import ServiceProcess
-from tidewire_platform.specs import ProcessSpec
+from tidewire_platform.specs import SERVICES, PlatformOptions, ProcessSpec
 from tidewire_testkit.whole.platform import alive, until
 
 SPEC = ProcessSpec("registry", "registry", "127.0.0.1", 0, 0)
@@ -26,12 +29,15 @@ class Fake:
         self._directory = directory
         self.sink = LogSink(directory / "logs", io.StringIO())
 
-    def process(self, program: str) -> ServiceProcess:
-        package = self._directory / "fakes" / "tidewire_registry"
+    def program(self, service: str, program: str) -> None:
+        package = self._directory / "fakes" / f"tidewire_{service}"
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
         (package / "__main__.py").write_text(program)
-        environ = {**os.environ, "PYTHONPATH": str(package.parent)}
+
+    def process(self, program: str) -> ServiceProcess:
+        self.program("registry", program)
+        environ = {**os.environ, "PYTHONPATH": str(self._directory / "fakes")}
         return ServiceProcess(SPEC, self._directory, environ, self.sink)
 
     def events(self, name: str = "registry") -> list[dict[str, object]]:
@@ -120,6 +126,40 @@ async def test_one_that_does_not_listen_is_killed(fake: Fake) -> None:
     process.kill()
     await process.wait_stopped()
     assert not alive(pid)
+
+
+async def test_a_platform_kills_what_does_not_end_in_its_drain_time(fake: Fake, tmp_path: Path) -> None:
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path / "fakes"),
+        "TIDEWIRE_DRAIN_SECONDS": "0.1",
+    }
+    stubborn = (
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('{}')\ntime.sleep(600)\n"
+    )
+    willing = "import time\nprint('{}')\ntime.sleep(600)\n"
+    for service, program in (("registry", willing), ("ingestion", stubborn), ("storage", willing)):
+        fake.program(service, program)
+    platform = Platform(
+        PlatformOptions(tmp_path),
+        open_data_dir(tmp_path / "data"),
+        load(CommonSettings, environ),
+        environ,
+        fake.sink,
+    )
+    for process in platform.processes:
+        await process.start()
+    await when(lambda: all(fake.events(service) for service in SERVICES), "all began")
+    await platform.stop()
+    assert [process.pid for process in platform.processes] == [None] * 3
+    events = [(event["event"], event.get("process")) for event in fake.events("up")]
+    assert events == [
+        ("killed: did not end within the drain time", "up"),
+        ("service stopped", "ingestion"),
+        ("service stopped", "storage"),
+        ("service stopped", "registry"),
+        ("platform stopped", "up"),
+    ]
 
 
 async def test_it_is_in_a_session_of_its_own_so_that_ctrl_c_is_for_the_supervisor(fake: Fake) -> None:

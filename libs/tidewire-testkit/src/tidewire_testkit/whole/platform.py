@@ -128,10 +128,9 @@ class UpProcess:
         """Waits until as many processes of each service as named (default one each) are alive and serve."""
         wanted = {"registry": 1, "ingestion": 1, "storage": 1, **processes}
 
+        await self.wait_announced(seconds)
+
         async def serving() -> bool:
-            assert self.status is None, f"tidewire up ended with {self.status}: {self.stderr()[-2000:]}"
-            if "Tidewire serves" not in self.stdout():
-                return False
             for service, count in wanted.items():
                 endpoints = self.endpoints(service)
                 if len(endpoints) < count:
@@ -142,6 +141,15 @@ class UpProcess:
             return True
 
         await until(serving, f"all of {wanted} serving", seconds)
+
+    async def wait_announced(self, seconds: float = START_SECONDS) -> None:
+        """Waits until the command itself says that all serve."""
+
+        async def announced() -> bool:
+            assert self.status is None, f"tidewire up ended with {self.status}: {self.stderr()[-2000:]}"
+            return "Tidewire serves" in self.stdout()
+
+        await until(announced, "the command says that all serve", seconds)
 
     async def stop(self, seconds: float = STOP_SECONDS) -> int:
         """Stops the command as Ctrl-C would and returns its exit status."""

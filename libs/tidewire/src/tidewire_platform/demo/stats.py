@@ -48,8 +48,9 @@ class Stats:
         self.visible_lag_seconds = time.monotonic() - self._unseen[0][0] if self._unseen else 0.0
 
     def begin(self) -> None:
-        """Begins the first second of the sparklines; what came before, such as an import, is not in them."""
+        """Begins the live part: what came before, such as an import, counts, and is not in rates and durations."""
         self._last_tick = (time.monotonic(), self.accepted)
+        self._acks.clear()
 
     def tick(self) -> None:
         """Ends a second: adds a point to the sparklines."""
