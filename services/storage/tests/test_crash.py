@@ -14,7 +14,7 @@ from tidewire_storage.domain.blocks import TopicPartitionKey
 
 SCRIPT = Path(__file__).with_name("storage_process.py")
 T0 = 1_700_000_000_000_000
-KILLS = 6
+KILLS = 5
 
 
 @pytest.mark.timeout(120)
