@@ -168,6 +168,9 @@ class RegistryStore(Protocol):
     async def purge(self, tenant: TenantId, refs: Sequence[ObjectRef]) -> None:
         """Removes these for ever. With none: notes that nothing is left."""
 
+    async def erase_deleted(self) -> None:
+        """Sees to it that no file holds what was deleted before the call; what is in use goes at a later call."""
+
 
 class ChangeTopic(Protocol):
     """The registry's compacted topic. Only one process writes to it at a time, in the order of its calls."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tidewire_kit.errors import FailedPrecondition, Unavailable
-from tidewire_kit.ids import TenantId
+from tidewire_kit.ids import TenantId, Uid
 from tidewire_registry.adapters.embedded import EmbeddedStore, queries
+from tidewire_registry.domain.changes import Kind, Tombstone
 from tidewire_registry.domain.devices import Location
 from tidewire_registry.filter import parse
 from tidewire_registry.ports import WriteSet
@@ -172,3 +173,39 @@ async def test_a_page_is_found_by_an_index_and_not_by_a_scan(
     everything = await store.list_devices(tenant, condition, "", 20)
     assert len(everything.items) <= 20
     await store.close()
+
+
+async def test_no_file_holds_what_was_deleted(tmp_path: Path, make) -> None:
+    words = [f"word-{number}-".encode() for number in range(4)]
+
+    def found() -> list[bytes]:
+        content = b"".join(path.read_bytes() for path in (tmp_path / "registry").iterdir())
+        return [word for word in words if word in content]
+
+    store = EmbeddedStore(tmp_path / "registry")
+    await store.start()
+    tenant, other = await make.stored_tenant(store, "acme"), await make.stored_tenant(store, "other")
+    devices = [
+        make.device(
+            tenant, f"d{number}", display_name=f"word-{number}-name", labels={"a": f"word-{number}-a"}
+        )
+        for number in range(2)
+    ]
+    stays = make.device(other, "d", display_name="word-2-name")
+    changed = make.device(other, "e", display_name="word-3-name")
+    await store.commit(tenant, WriteSet(puts=devices))
+    await store.commit(other, WriteSet(puts=[stays, changed]))
+    await store.erase_deleted()
+    assert found() == words
+    grave = Tombstone(Kind.DEVICE, tenant, devices[0].uid, devices[0].id, None, 2, 7)
+    await store.commit(tenant, WriteSet(tombstones=[grave]))
+    await store.erase_deleted()
+    assert found() == words[1:]
+    grave = Tombstone(Kind.TENANT, tenant, Uid(tenant), "acme", None, 2, 7)
+    await store.commit(tenant, WriteSet(tombstones=[grave]))
+    while refs := await store.purge_candidates(tenant, 100):
+        await store.purge(tenant, refs)
+    await store.erase_deleted()
+    assert found() == words[2:]
+    await store.close()
+    assert found() == words[2:]

@@ -69,6 +69,7 @@ class Upkeep:
                 await asyncio.sleep(0)
             await self._store.purge(tenant, [])
             logger.info("tenant_purged", tenant_uid=tenant.hex(), objects=removed)
+        await self._store.erase_deleted()
 
     async def _forget(self) -> None:
         await self._store.forget_replays(self._clock.now_us() - REPLAY_SECONDS * 1_000_000)

@@ -90,6 +90,12 @@ class Database:
         self._jobs.put(_Job(work, future))
         return await future
 
+    async def empty_log(self) -> bool:
+        """Moves SQLite's write-ahead log into the database and empties it. False: others were in the way."""
+        statement = "PRAGMA wal_checkpoint(TRUNCATE)"
+        busy = await self.read(lambda connection: connection.execute(statement).fetchone()[0])
+        return not busy
+
     # Threads
 
     def _open(self) -> sqlite3.Connection:
@@ -115,7 +121,7 @@ class Database:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 8000")
-        connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not only unlinked
         ensure_schema(connection, self._path)
 
     def _open_reader(self) -> None:

@@ -37,6 +37,8 @@ class EmbeddedStore:
         self._database = Database(directory)
         self._read = self._database.read
         self._write = self._database.write
+        self._deleted = True
+        """Whether pages with what was deleted may lie in SQLite's log; a process before this one may have died."""
 
     async def start(self) -> None:
         """Opens the store. FailedPrecondition when it is newer than this program, or in use."""
@@ -49,6 +51,7 @@ class EmbeddedStore:
     async def commit(self, tenant: TenantId, writes_: WriteSet) -> None:
         """Commits shares their fsync with those that wait at the same time."""
         await self._write(lambda connection: writes.apply(connection, tenant, writes_))
+        self._deleted |= bool(writes_.tombstones)
 
     # Tenants
 
@@ -179,6 +182,13 @@ class EmbeddedStore:
     async def purge(self, tenant: TenantId, refs: Sequence[ObjectRef]) -> None:
         """Only of tenants in `purges`."""
         await self._write(lambda connection: publishing.purge(connection, tenant, refs))
+        self._deleted |= bool(refs)
+
+    async def erase_deleted(self) -> None:
+        """In the database it is overwritten already; old pages in SQLite's log are what is left."""
+        if self._deleted:
+            self._deleted = False
+            self._deleted |= not await self._database.empty_log()
 
     # Inside
 
