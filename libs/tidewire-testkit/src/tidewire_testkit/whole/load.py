@@ -42,6 +42,9 @@ RETRIED = frozenset(
 )
 """A device tries again after these; anything else is a broken promise."""
 
+BROKEN_CALL = "Internal error from Core"
+"""Said by gRPC's client itself, with code INTERNAL, of a stream that broke while it was being written to."""
+
 Fate = Literal["normal", "lost, again soon", "lost, again late"]
 
 
@@ -209,7 +212,7 @@ class Publisher:
     def failed(self, error: grpc.aio.AioRpcError) -> None:
         """Counts a failed attempt; one that no device would repeat is a broken promise."""
         self._ledger.counts[f"attempts failed {error.code().name}"] += 1
-        if error.code() not in RETRIED:
+        if error.code() not in RETRIED and error.details() != BROKEN_CALL:
             self._ledger.violation(f"{self.name}: {error.code().name}: {error.details()}")
 
 
