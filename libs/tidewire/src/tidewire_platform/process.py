@@ -17,8 +17,8 @@ from tidewire_platform.logs import LogSink, parse_line
 from tidewire_platform.specs import ProcessSpec, process_environment
 
 FIRST_BACKOFF_SECONDS = 0.25
-MOST_BACKOFF_SECONDS = 10.0
-STEADY_SECONDS = 20.0
+MOST_BACKOFF_SECONDS = 5.0
+STEADY_SECONDS = 10.0
 """A process that lived this long is healthy: when it dies, the back-off starts anew."""
 START_ATTEMPTS = 3
 """A process that dies this often before it ever served is not going to."""
