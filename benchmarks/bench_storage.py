@@ -1,7 +1,7 @@
 """Storage alone: CPU to take records from the log, drop duplicates, sort, compress, and store them durably.
 
-The log is filled before, by records as ingestion writes them (one batch of 50,000 readings split by partition), and read by
-the real owner, processor and store in a process of their own.
+The log is filled before, by records as ingestion writes them (one batch of 50,000 readings split by partition), and
+read by the real owner, processor and store in a process of their own.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tidewire_kit.log.port import Outgoing
 from tidewire_kit.telemetry.record import Table, encode_record
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
-from tidewire_storage.consumer import GROUP, telemetry_owner
+from tidewire_storage.consumer import telemetry_owner
 
 PARTITIONS = 16
 GOAL_CPU_SECONDS = 0.10
@@ -58,9 +58,30 @@ def run(scale: Scale) -> list[Figure]:
     rss = max(result["peak_rss_mib"] for result in results)
     reference = f"{speed / 1e6:.1f} M readings/s by one process; batches of 50,000"
     return [
-        Figure("storage: read, decode, sort, compress, store", cpu, "CPU s/M readings", GOAL_CPU_SECONDS, reference, at_most=True),
-        Figure("storage: bytes in L0 blocks", last["bytes_per_reading"], "B/reading", GOAL_BYTES, "raw: 10.4", at_most=True),
-        Figure("storage: memory at full speed", rss, "MiB RSS", GOAL_RSS_MIB, "pages of the log included", at_most=True),
+        Figure(
+            "storage: read, decode, sort, compress, store",
+            cpu,
+            "CPU s/M readings",
+            GOAL_CPU_SECONDS,
+            reference,
+            at_most=True,
+        ),
+        Figure(
+            "storage: bytes in L0 blocks",
+            last["bytes_per_reading"],
+            "B/reading",
+            GOAL_BYTES,
+            "raw: 10.4",
+            at_most=True,
+        ),
+        Figure(
+            "storage: memory at full speed",
+            rss,
+            "MiB RSS",
+            GOAL_RSS_MIB,
+            "pages of the log included",
+            at_most=True,
+        ),
     ]
 
 
@@ -80,9 +101,19 @@ async def _fill(directory: Path, readings: int, batch: int = 50_000) -> None:
             mine = np.flatnonzero(partition[device] == where)
             slots, index = np.unique(device[mine], return_inverse=True)
             table = Table(
-                tenant, tuple(fleet.metrics), uids[slots], index.astype(np.uint32), times[mine], np.ascontiguousarray(values[:, mine]),
-                np.zeros((1, 16), np.uint8), np.frombuffer(batch_id, np.uint8).reshape(1, 16), rng.integers(0, 1 << 63, 1).astype(np.uint64),
-                np.zeros(1, np.uint64), np.array([len(mine)], np.uint32), np.array([values[:, mine].size], np.uint32), np.zeros(1, np.int64),
+                tenant,
+                tuple(fleet.metrics),
+                uids[slots],
+                index.astype(np.uint32),
+                times[mine],
+                np.ascontiguousarray(values[:, mine]),
+                np.zeros((1, 16), np.uint8),
+                np.frombuffer(batch_id, np.uint8).reshape(1, 16),
+                rng.integers(0, 1 << 63, 1).astype(np.uint64),
+                np.zeros(1, np.uint64),
+                np.array([len(mine)], np.uint32),
+                np.array([values[:, mine].size], np.uint32),
+                np.zeros(1, np.int64),
             )
             out.append(Outgoing(where, b"", encode_record([table], values[:, mine].size, 0)))
         await log.produce(topics.TELEMETRY, out)
@@ -99,7 +130,9 @@ async def _open(directory: Path) -> EmbeddedLog:
 def _consume(directory: Path) -> dict[str, float]:
     """One run in a new process, over a copy of nothing: the store is new, the log is read from its beginning."""
     command = [sys.executable, "-m", "benchmarks.bench_storage", str(directory)]
-    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
+    out = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, env=dict(os.environ)
+    ).stdout
     result: dict[str, float] = json.loads(out)
     return result
 

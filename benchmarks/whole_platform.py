@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def running_platform(register: bool = True, *options: str) -> Iterator[Platform]
             [tidewire, "up", "--data-dir", directory, "--free-ports", *options],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
+            # As for a user, whose second start finds compiled modules.
+            env={key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"},
         )
         try:
             endpoints = _wait_serving(path, process)
