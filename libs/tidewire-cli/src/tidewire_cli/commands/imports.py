@@ -261,7 +261,7 @@ def _tell(session: Session, plan: "ImportPlan", report: "ImportReport") -> None:
             print(f"From {utc_text(report.first_time_us)} to {utc_text(report.last_time_us)}.")
         _tell_problems(session, report)
         device = plan.device or min(report.devices, default="")
-        session.out.note(f"Next: tidewire query {device} --last 30d")
+        session.out.note(f"Next: tidewire query {device}")
     if refused or report.unreadable:
         session.exit_code = REFUSED
 
