@@ -97,11 +97,15 @@ CREATE TABLE IF NOT EXISTS cuts_noted (
 def connect(path: Path) -> sqlite3.Connection:
     """Opens the catalog for one thread at a time; transactions are begun by hand."""
     connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA cache_size=-8192")
-    connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten, not only unlinked
-    connection.execute("PRAGMA journal_size_limit=67108864")
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA cache_size=-8192")
+        connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten, not only unlinked
+        connection.execute("PRAGMA journal_size_limit=67108864")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

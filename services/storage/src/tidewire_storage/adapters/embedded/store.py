@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tidewire_kit.errors import Unavailable
+from tidewire_kit.errors import FailedPrecondition, Unavailable
 from tidewire_kit.ids import TenantId
 from tidewire_storage.adapters.embedded import reading, schema, upkeep, writing
 from tidewire_storage.adapters.embedded.files import BlockFile, free_bytes, read_pieces
@@ -58,15 +58,27 @@ class EmbeddedStore:
         self._buried = upkeep.Buried()
 
     async def open(self) -> None:
-        """Makes what is missing. FailedPrecondition when the catalog is newer than this software."""
-        await self._on(self._writer, self._create)
+        """Makes what is missing. FailedPrecondition when the catalog is damaged or newer than this software, or the
+        directory cannot be written."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._create)
 
     async def close(self) -> None:
         """Closes files and connections. Idempotent."""
         await asyncio.to_thread(self._close)
 
-    def _create(self, connection: sqlite3.Connection) -> None:
-        schema.create(connection, self._catalog)
+    def _create(self) -> None:
+        try:
+            schema.create(self._connection(), self._catalog)
+        except OSError as error:
+            why = f"{self._directory} cannot be written: {error.strerror}; give another TIDEWIRE_DATA_DIR"
+            raise FailedPrecondition(
+                why, reason="DATA_DIR_NOT_WRITABLE", subject=str(self._directory)
+            ) from error
+        except sqlite3.OperationalError as error:
+            raise Unavailable("storage", f"catalog {self._catalog}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            why = f"{self._catalog} cannot be opened: {error}; restore {self._directory} from a backup"
+            raise FailedPrecondition(why, reason="CATALOG_DAMAGED", subject=str(self._catalog)) from error
 
     def _close(self) -> None:
         for executor in (self._writer, self._readers, self._keeper):
