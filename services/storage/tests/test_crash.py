@@ -76,7 +76,7 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
         for device_id, readings in expected.items()
         for metric in {name for _, name in readings}
     }
-    for partition in range(4):
+    for partition in {rig.partition(device) for device in devices}:
         *cut, _ = await rig.store.epochs(TopicPartitionKey(_incarnation(rig), partition))
         assert cut
         assert all(epoch.complete for epoch in cut)

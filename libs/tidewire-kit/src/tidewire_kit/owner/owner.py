@@ -129,6 +129,7 @@ class PartitionOwner:
                 await self._commit(await self._processor.flush(partitions))
         except Exception as error:  # noqa: BLE001 - whatever it was, the partitions must be given up
             logger.warning("owner_flush_failed_at_revoke", group=self._group, error=str(error))
+            self._stale = True  # what stays may have been in the same flush
         finally:
             await self._processor.forget(partitions)
             for partition in partitions:

@@ -17,7 +17,7 @@ from tidewire_storage.application.encoding import Buried, Encoded, encode_flush
 from tidewire_storage.application.gather import EpochLimits, Gather, SealedPartition
 from tidewire_storage.domain.block_format import read_block
 from tidewire_storage.domain.blocks import TopicPartitionKey
-from tidewire_storage.domain.series import SeriesBuffer, SeriesStates, merge_states, states_of
+from tidewire_storage.domain.series import SeriesBuffer, states_of
 from tidewire_storage.ports import BlockWriter, Flush, StoredProgress, StoreFull
 
 _FULL_RETRY_SECONDS = 2.0
@@ -45,6 +45,18 @@ class FlushReport:
     seconds: float
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """A flush until it is stored; tried again as it is, unless something was deleted meanwhile."""
+
+    sealed: list[SealedPartition]
+    cuts: tuple[int, dict[TopicPartitionKey, bool]] | None
+    """Request to cut that it follows, and what it cuts."""
+    encoded: Encoded | None = None
+    buried: Buried | None = None
+    """What was known to be deleted when it was encoded."""
+
+
 class IngestReadings:
     """The processor. All methods on one loop."""
 
@@ -69,7 +81,7 @@ class IngestReadings:
         self._stored: dict[TopicPartition, int] = {}
         self._durable: dict[TopicPartition, int] = {}
         self._flushing: asyncio.Task[None] | None = None
-        self._unwritten: tuple[Flush, Encoded] | None = None
+        self._unwritten: _Attempt | None = None
         self._in_flight_readings = 0
         self._retry_at = 0.0
         self._obstacle: str | None = None
@@ -174,25 +186,27 @@ class IngestReadings:
             return True
         if self._gathering_since is not None:
             return now >= self._gathering_since + self._limits.flush_seconds
-        return bool(self._series) and now >= self._series_written_at + self._limits.series_seconds
+        return bool(self._series) and self._series_due()
+
+    def _series_due(self) -> bool:
+        return self._clock.monotonic() >= self._series_written_at + self._limits.series_seconds
 
     def _full(self) -> bool:
         """Whether there is so much in memory that reading on has to wait for the flush."""
         return self._gather.cells >= self._limits.flush_cells
 
     def _begin_flush(self, *, series: bool = False) -> None:
-        now = self._clock.monotonic()
-        sealed: list[SealedPartition] = []
-        cuts: tuple[int, dict[TopicPartitionKey, bool]] | None = None
-        if self._unwritten is None:
+        attempt = self._unwritten
+        if attempt is None:
+            cuts: tuple[int, dict[TopicPartitionKey, bool]] | None = None
             if self._cut_wanted is not None:
                 cuts = (self._cut_wanted, self._gather.cut_all())
                 self._cut_wanted = None
             self._in_flight_readings = self._gather.readings
-            sealed = self._gather.seal()
+            attempt = _Attempt(self._gather.seal(), cuts)
             self._gathering_since = None
-        series = series or now >= self._series_written_at + self._limits.series_seconds
-        self._flushing = asyncio.create_task(self._flush(sealed, cuts, series=series), name="storage flush")
+        flush = self._flush(attempt, with_series=series or self._series_due())
+        self._flushing = asyncio.create_task(flush, name="storage flush")
 
     async def _end_flush(self) -> None:
         if self._flushing is not None:
@@ -208,60 +222,55 @@ class IngestReadings:
         self._obstacle = None
         self._in_flight_readings = 0
 
-    async def _flush(
-        self,
-        sealed: list[SealedPartition],
-        cuts: tuple[int, dict[TopicPartitionKey, bool]] | None,
-        *,
-        series: bool,
-    ) -> None:
+    async def _flush(self, attempt: _Attempt, *, with_series: bool) -> None:
         began = self._clock.monotonic()
         async with self._lock:
-            if self._unwritten is not None:
-                flush, encoded = self._unwritten
-            else:
-                encoded = await asyncio.to_thread(encode_flush, sealed, self._buried)
-                flush = self._assemble(encoded, with_series=series)
+            if attempt.encoded is None or attempt.buried is not self._buried:
+                attempt.buried = self._buried
+                attempt.encoded = await asyncio.to_thread(encode_flush, attempt.sealed, attempt.buried)
+            encoded = attempt.encoded
+            held, self._series = self._series, SeriesBuffer()  # what comes meanwhile is for the next flush
             try:
+                flush = await self._assemble(encoded, held if with_series else None)
                 await self._store.commit(flush)
             except StoreFull as error:
-                self._unwritten = (flush, encoded)
+                self._series.absorb(held)
+                self._unwritten = attempt
                 self._retry_at = self._clock.monotonic() + _FULL_RETRY_SECONDS
                 self._obstacle = error.message
                 return
-            self._stored_now(flush, encoded)
-        if cuts is not None:
-            await self._store.note_cut(*cuts)
+            except BaseException:
+                self._series.absorb(held)
+                raise
+            self._stored_now(flush)
+            if not with_series:
+                self._series.absorb(held)
+                for states in encoded.states:
+                    self._series.add(states)
+        if attempt.cuts is not None:
+            await self._store.note_cut(*attempt.cuts)
         if encoded.partitions:
             self._on_flush(FlushReport(encoded, self._clock.monotonic() - began))
 
-    def _assemble(self, encoded: Encoded, *, with_series: bool) -> Flush:
-        states: list[SeriesStates] = []
-        offsets: dict[TopicPartitionKey, int] = {}
-        if with_series:
-            by_set: dict[tuple[TenantId, tuple[str, ...]], list[SeriesStates]] = {}
-            for part in [*self._series.merged(), *encoded.states]:
-                by_set.setdefault((part.tenant, part.metrics), []).append(part)
-            states = [merge_states(parts) for parts in by_set.values()]
-            offsets = {
-                TopicPartitionKey(self._incarnation, number): offset
-                for (_, number), offset in self._stored.items()
-            }
-            offsets |= {part.place: part.next_offset for part in encoded.partitions}
+    async def _assemble(self, encoded: Encoded, series: SeriesBuffer | None) -> Flush:
+        if series is None:
+            return Flush(encoded.blocks, encoded.partitions, encoded.ledger)
+        offsets = {
+            TopicPartitionKey(self._incarnation, number): offset
+            for (_, number), offset in self._stored.items()
+        }
+        offsets |= {part.place: part.next_offset for part in encoded.partitions}
+        states = await asyncio.to_thread(series.merged_with, encoded.states)
         return Flush(encoded.blocks, encoded.partitions, encoded.ledger, states, offsets)
 
-    def _stored_now(self, flush: Flush, encoded: Encoded) -> None:
+    def _stored_now(self, flush: Flush) -> None:
         owned = {place: partition for partition, place in self._gather.partitions.items()}
         for part in flush.partitions:
             partition = owned.get(part.place)
             if partition is not None:
                 self._stored[partition] = self._durable[partition] = part.next_offset
-        if flush.series_offsets or flush.series:
-            self._series = SeriesBuffer()
+        if flush.series_offsets:
             self._series_written_at = self._clock.monotonic()
-        else:
-            for states in encoded.states:
-                self._series.add(states)
         self._unwritten = None
         self._obstacle = None
         self._in_flight_readings = 0

@@ -129,9 +129,24 @@ class SeriesBuffer:
         if len(parts) > 256:
             parts[:] = [merge_states(parts)]
 
-    def merged(self) -> list[SeriesStates]:
-        """What is in it, each device of a metric set once."""
-        return [merge_states(parts) for parts in self._parts.values()]
+    def add_all(self, other: "SeriesBuffer") -> None:
+        """Adds all that is in another."""
+        for parts in other._parts.values():
+            for states in parts:
+                self.add(states)
+
+    def absorb(self, other: "SeriesBuffer") -> None:
+        """Adds all that another holds."""
+        for parts in other._parts.values():
+            for states in parts:
+                self.add(states)
+
+    def merged_with(self, more: Sequence[SeriesStates]) -> list[SeriesStates]:
+        """What is in it together with `more`, each device of a metric set once. Changes nothing."""
+        parts = {key: list(held) for key, held in self._parts.items()}
+        for states in more:
+            parts.setdefault((states.tenant, states.metrics), []).append(states)
+        return [merge_states(some) for some in parts.values()]
 
     def drop(self, tenant: TenantId) -> None:
         """Forgets a tenant."""
