@@ -51,6 +51,7 @@ async def test_a_deleted_catalog_row_shows(rig) -> None:
     ).fetchone()
     connection.close()
     assert await rig.difference() == lost > 0
+    assert await rig.store.difference() == lost
 
 
 async def test_a_deleted_file_shows(rig) -> None:
@@ -172,6 +173,25 @@ async def test_a_tombstone_that_came_while_storage_was_down_is_heeded(rig) -> No
     await rig.housekeeping.purge()
     assert struct.pack("<d", needle(0)) not in bytes_on_disk(rig.path / "storage" / "blocks")
     assert len(await rig.read(devices[1])) == 5
+    assert await rig.difference() == 0
+
+
+async def test_what_waits_for_room_on_the_disk_is_not_stored_when_it_is_deleted_meanwhile(rig) -> None:
+    tenant = rig.world.add_tenant("acme")
+    doomed, kept = rig.world.add_device(tenant, "a"), rig.world.add_device(tenant, "b")
+    await rig.publish(kept, ["m"], [(T0, [needle(1)])])
+    await rig.settled()
+    rig.free_bytes = 1000
+    await rig.publish(doomed, ["m"], [(T0, [needle(0)])])
+    await rig.publish(kept, ["m"], [(T0 + 1, [needle(1)])])
+    await until(rig.owner.check)
+    rig.world.delete_device(doomed)
+    await rig.housekeeping.purge()
+    rig.free_bytes = 1 << 40
+    await rig.settled()
+    await rig.housekeeping.purge()
+    assert struct.pack("<d", needle(0)) not in bytes_on_disk(rig.path / "storage")
+    assert len(await rig.read(kept)) == 2
     assert await rig.difference() == 0
 
 

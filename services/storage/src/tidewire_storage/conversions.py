@@ -19,6 +19,7 @@ from tidewire_storage.ports import TenantUsage
 
 MOST_DEVICES = 10_000
 MOST_METRICS = 1_000
+MOST_LEDGER_ENTRIES = 30_000
 PURGED_TENANT = "tenants/-"
 
 _FUNCTIONS: dict[int, Function] = {
@@ -146,7 +147,13 @@ def series_to_message(series: AggregatedSeries, asked: Sequence[Function]) -> pb
 
 
 def ledger_to_message(answer: LedgerAnswer, names: Names) -> pb.GetLedgerResponse:
-    """The ledger."""
+    """The ledger. InvalidArgument when it would not fit in a message."""
+    if len(answer.account.lines) > MOST_LEDGER_ENTRIES:
+        raise InvalidArgument(
+            "start_time",
+            f"the answer would have more than {MOST_LEDGER_ENTRIES:,} entries; ask for less time, or for one tenant",
+            reason="ANSWER_TOO_LARGE",
+        )
     message = pb.GetLedgerResponse(
         difference_readings=answer.account.difference,
         in_flight_readings=answer.in_flight_readings,

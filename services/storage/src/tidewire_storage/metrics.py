@@ -13,7 +13,6 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.directory import Directory
 from tidewire_kit.ids import uid_hex
 from tidewire_kit.owner import OwnerStats
-from tidewire_storage.application.accounts import LedgerAnswer
 from tidewire_storage.application.ingest import FlushReport
 
 VISIBLE_BUCKETS_SECONDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0)
@@ -139,11 +138,11 @@ class StorageMetrics:
             self._visible.observe(age, np.concatenate(encoded.received_readings))
         self._last_log_time_us = max(part.log_time_us for part in encoded.partitions)
 
-    def recounted(self, answer: LedgerAnswer) -> None:
+    def recounted(self, difference: int, lag_records: int) -> None:
         """The ledger was counted again."""
-        self._difference.set(answer.account.difference)
-        self._lag.set(answer.lag_records)
-        waiting = answer.lag_records and self._last_log_time_us
+        self._difference.set(difference)
+        self._lag.set(lag_records)
+        waiting = lag_records and self._last_log_time_us
         self._lag_seconds.set((self._clock.now_us() - self._last_log_time_us) / 1e6 if waiting else 0.0)
 
     def removed(self, reason: str, readings: int) -> None:

@@ -137,6 +137,9 @@ class BlockReader(Protocol):
     async def ledger(self, tenant: TenantId | None, start_us: int, end_us: int) -> "LedgerAccount":
         """The ledger of a tenant (None: all) for hours in [start_us, end_us), its blocks counted again."""
 
+    async def difference(self) -> int:
+        """The difference of the whole ledger, counted as in `ledger`, without making its lines."""
+
     async def usage(self, tenant: TenantId | None) -> list["TenantUsage"]:
         """What a tenant (None: each) keeps."""
 

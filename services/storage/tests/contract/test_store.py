@@ -134,6 +134,7 @@ async def test_a_commit_is_there_in_all_its_parts(store: EmbeddedStore, open_sto
         assert (states.first_us[0, 0], states.last_us[0, 0], states.value[0, 0]) == (T0, T0 + 1, 2.0)
         (line,) = (await reader.ledger(A, 0, EVER)).lines
         assert (line.accepted, line.stored, line.present, line.difference) == (2, 2, 2, 0)
+        assert await reader.difference() == 0
         (usage,) = await reader.usage(A)
         assert (usage.stored_readings, usage.stored_bytes > 0) == (2, True)
         assert await reader.progress_offsets(INCARNATION) == {0: 10}
@@ -222,6 +223,16 @@ async def test_a_full_store_refuses_and_takes_the_same_flush_later(store: Embedd
     disk.free = 1 << 40
     await store.commit(what)
     assert await contents(store, A) == [1.0]
+
+
+async def test_a_refused_flush_takes_no_room(store: EmbeddedStore, tmp_path: Path) -> None:
+    await store.commit(flush({A: [table(new_uid(), [T0], [1.0])]}, 0, 1))
+    sizes = [file.stat().st_size for file in tmp_path.glob("blocks/*")]
+    with pytest.raises(ProgressMoved):
+        await store.commit(flush({A: [table(new_uid(), [T0], [2.0])]}, 0, 1))
+    assert [file.stat().st_size for file in tmp_path.glob("blocks/*")] == sizes
+    await store.commit(flush({A: [table(new_uid(), [T0], [3.0])]}, 1, 2, expected=1))
+    assert await contents(store, A) == [1.0, 3.0]
 
 
 async def test_expiry_takes_whole_blocks_of_one_tenant(store: EmbeddedStore) -> None:

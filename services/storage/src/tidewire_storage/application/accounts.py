@@ -46,6 +46,10 @@ class Accounts:
         account = await self._store.ledger(tenant, start_us, end_us)
         return LedgerAnswer(account, self._in_flight(), await self.lag_records())
 
+    async def difference(self) -> int:
+        """Readings of the whole platform that are missing (positive) or there twice."""
+        return await self._store.difference()
+
     async def lag_records(self) -> int:
         """Durable records of the log that are not stored."""
         incarnation = self._log.incarnation(self._topic)

@@ -7,11 +7,9 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.directory import Directory
 from tidewire_kit.ids import TenantId
 from tidewire_kit.observability.logs import get_logger
-from tidewire_storage.application.accounts import Accounts, LedgerAnswer
+from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.ingest import IngestReadings
 from tidewire_storage.ports import Upkeep
-
-_FOREVER_US = 1 << 62
 
 logger = get_logger(__name__)
 
@@ -30,7 +28,7 @@ class Housekeeping:
         purge_seconds: float,
         expire_seconds: float,
         recount_seconds: float,
-        on_recount: Callable[[LedgerAnswer], None] = lambda answer: None,
+        on_recount: Callable[[int, int], None] = lambda difference, lag_records: None,
         on_removed: Callable[[str, int], None] = lambda why, readings: None,
     ) -> None:
         self._store = store
@@ -114,10 +112,10 @@ class Housekeeping:
 
     async def recount(self) -> None:
         """Counts what is there, and compares it with what should be."""
-        answer = await self._accounts.ledger(None, 0, _FOREVER_US)
-        self._on_recount(answer)
-        if answer.account.difference:
-            logger.error("ledger_does_not_add_up", difference_readings=answer.account.difference)
+        difference = await self._accounts.difference()
+        self._on_recount(difference, await self._accounts.lag_records())
+        if difference:
+            logger.error("ledger_does_not_add_up", difference_readings=difference)
 
     async def _repeat(self, name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         failed = False

@@ -52,6 +52,11 @@ class BlockFile:
         self.end = at
         return positions
 
+    def cut(self, end: int) -> None:
+        """Takes back what was appended from `end` on; no row names it."""
+        os.ftruncate(self._fd, end)
+        self.end = end
+
     def _write(self, piece: bytes, at: int) -> int:
         view = memoryview(piece)
         while view:

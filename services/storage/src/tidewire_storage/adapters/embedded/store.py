@@ -114,7 +114,12 @@ class EmbeddedStore:
                 self._file = self._new_file(connection, self._buried.known_to)
             positions = self._file.append([block.data for block in flush.blocks])
             places = [(self._file.file_id, position) for position in positions]
-        writing.write_flush(connection, flush, places)
+        try:
+            writing.write_flush(connection, flush, places)
+        except BaseException:
+            if self._file is not None and places:
+                self._file.cut(places[0][1])  # on a full disk every try would take more of what is left
+            raise
         if self._file is not None and self._file.end >= self._file_bytes:
             self._roll()
         self._flushes += 1
@@ -200,6 +205,10 @@ class EmbeddedStore:
     async def ledger(self, tenant: TenantId | None, start_us: int, end_us: int) -> LedgerAccount:
         """See BlockReader."""
         return await self._on(self._keeper, lambda c: self._recount.account(c, tenant, start_us, end_us))
+
+    async def difference(self) -> int:
+        """See BlockReader."""
+        return await self._on(self._keeper, self._recount.difference)
 
     async def usage(self, tenant: TenantId | None) -> list[TenantUsage]:
         """See BlockReader."""
