@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.platform, pytest.mark.timeout(180)]
 SOURCES = {source.device: source for source in load_sources()}
 
 
-def test_the_real_readings_are_what_the_issue_of_the_demo_says() -> None:
+def test_the_real_readings_are_all_there() -> None:
     glucose, buoy = SOURCES[GLUCOSE], SOURCES[BUOY]
     assert (glucose.rows, buoy.rows) == (52_281, 19_226)
     assert glucose.visible_readings(glucose.rows) < glucose.readings(
