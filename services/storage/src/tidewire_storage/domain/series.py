@@ -129,12 +129,6 @@ class SeriesBuffer:
         if len(parts) > 256:
             parts[:] = [merge_states(parts)]
 
-    def add_all(self, other: "SeriesBuffer") -> None:
-        """Adds all that is in another."""
-        for parts in other._parts.values():
-            for states in parts:
-                self.add(states)
-
     def absorb(self, other: "SeriesBuffer") -> None:
         """Adds all that another holds."""
         for parts in other._parts.values():
