@@ -1,6 +1,7 @@
 """The batch decoder against the public schema, on every encoding that protobuf allows."""
 
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,9 +11,20 @@ from hypothesis import strategies as st
 
 from tidewire.type.v1.telemetry_pb2 import TelemetryBatch, TelemetryFrame
 from tidewire_kit.errors import InvalidArgument
+from tidewire_kit.telemetry import wire
+from tidewire_kit.telemetry.device_lists import DeviceLists
 from tidewire_kit.telemetry.wire import decode_batch
 
 BATCH_ID = "9f1d6a34-5c2e-4b7a-8e8f-0123456789ab"
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs twice: as batches of any size are decoded, and as large ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "_LARGE_BYTES", 0 if request.param == "large" else 1 << 30)
+        patch.setattr(wire, "_LEARN_EVERY", 1)
+        yield
 
 
 def tag(number: int, wire_type: int) -> bytes:
@@ -241,3 +253,55 @@ def test_malformed_bytes_name_the_place(raw: bytes, name: str, why: str) -> None
         decode_batch(raw)
     assert caught.value.field == name
     assert why in caught.value.message
+
+
+NAMES = [f"device-{number}" for number in range(20)]
+
+
+def test_equal_lists_of_devices_are_one_list_and_unequal_ones_are_not() -> None:
+    lists = [NAMES, NAMES, [*NAMES[:-1], "other"], NAMES[:-1], [*NAMES, "more"], NAMES]
+    decoded = [
+        decode_batch(
+            TelemetryBatch(sequence=number, devices=devices, frames=[frame_of()]).SerializeToString()
+        )
+        for number, devices in enumerate(lists * 3)
+    ]
+    assert [batch.devices for batch in decoded] == lists * 3
+    assert [batch.sequence for batch in decoded] == list(range(18))
+    same = {id(batch.devices) for batch, devices in zip(decoded, lists * 3, strict=True) if devices is NAMES}
+    assert (len(same) == 1) == (wire._LARGE_BYTES == 0)
+
+
+@pytest.mark.parametrize(
+    "more", [TelemetryBatch(devices=["x"]), TelemetryBatch(sequence=7), TelemetryBatch(batch_id=BATCH_ID)]
+)
+def test_fields_that_come_again_behind_a_known_list_are_merged(more: TelemetryBatch) -> None:
+    raw = TelemetryBatch(sequence=3, devices=NAMES, frames=[frame_of()]).SerializeToString()
+    decode_batch(raw)
+    assert_like_public(raw + more.SerializeToString())
+    assert_like_public(more.SerializeToString() + raw)
+    assert_like_public(raw)
+
+
+def section(*names: str) -> bytes:
+    return TelemetryBatch(devices=names).SerializeToString()
+
+
+def test_remembered_lists_are_bounded_and_the_oldest_go_first() -> None:
+    lists = DeviceLists(max_bytes=10_000)
+    for number in range(40):
+        names = [f"device-{number}-{each}" for each in range(10)]
+        lists.learn(section(*names), names)
+    assert lists.match(b"??" + section(*names) + b"rest", 2) == (names, 2 + len(section(*names)))
+    first = section(*[f"device-0-{each}" for each in range(10)])
+    assert lists.match(first, 0) == (None, 0)
+
+
+def test_of_lists_that_begin_alike_the_longest_that_fits_is_found() -> None:
+    lists = DeviceLists()
+    for length in (12, 20, 15):
+        lists.learn(section(*NAMES[:length]), NAMES[:length])
+        lists.learn(section(*NAMES[:length]), NAMES[:length])
+    assert lists.match(section(*NAMES[:19]), 0)[0] == NAMES[:15]
+    assert lists.match(section(*NAMES), 0)[0] == NAMES
+    assert lists.match(section(*NAMES[:11]), 0)[0] is None

@@ -164,10 +164,7 @@ class PublishTelemetry:
                 raise InvalidArgument("devices", why, reason="NO_DEVICES")
             slot = table.slot_by_uid.get(caller.device_uid)
             return None if slot is None else np.array([slot], np.intp)
-        try:
-            return np.fromiter(map(table.slot_of.__getitem__, names), np.intp, len(names))
-        except KeyError:
-            return None
+        return self._tenants.state(view).device_slots.find(names, self._directory.generation)
 
     def decide(self, tenant: TenantId, caller: Caller, batch: Batch, received_us: int) -> Admission | None:
         """Decides which rows are admitted; None when the registry must be asked about a device first."""

@@ -1,5 +1,8 @@
 """What is remembered of each tenant between batches: metric sets, metrics per device, and token buckets."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tidewire_ingestion.application.device_metrics import DeviceMetrics
 from tidewire_ingestion.application.quotas import DeviceBuckets, TokenBucket
 from tidewire_ingestion.domain import MAX_METRICS
@@ -9,6 +12,45 @@ from tidewire_kit.ids import TenantId, check_metric
 from tidewire_kit.telemetry.metric_set import MetricSet
 
 _MAX_METRIC_SETS = 4_096
+_MAX_LISTS = 256
+_WORTH_REMEMBERING = 16
+
+
+class DeviceSlots:
+    """Lists of device ids → slots, remembered by the identity of the list: the decoder gives equal lists as one."""
+
+    def __init__(self, view: TenantView) -> None:
+        self._view = view
+        self._known: dict[int, tuple[list[str], NDArray[np.intp]]] = {}
+        self._valid: tuple[int, int] = (-1, -1)
+
+    def find(self, names: list[str], generation: int) -> NDArray[np.intp] | None:
+        """(devices,): the slots of `names`; None when one of them is not known. `generation` is the directory's."""
+        table = self._view.devices
+        if len(names) < _WORTH_REMEMBERING:
+            return self._look_up(names)
+        valid = (generation, len(table))  # one of them changes whenever a name comes to mean another slot
+        if valid != self._valid:
+            self._known.clear()
+            self._valid = valid
+        known = self._known.get(id(names))
+        if known is not None:
+            return known[1]
+        slots = self._look_up(names)
+        if slots is not None:
+            if len(self._known) >= _MAX_LISTS:
+                del self._known[next(iter(self._known))]
+            self._known[id(names)] = (
+                names,
+                slots,
+            )  # holding the list keeps its identity from being given away
+        return slots
+
+    def _look_up(self, names: list[str]) -> NDArray[np.intp] | None:
+        try:
+            return np.fromiter(map(self._view.devices.slot_of.__getitem__, names), np.intp, len(names))
+        except KeyError:
+            return None
 
 
 class TenantState:
@@ -21,6 +63,7 @@ class TenantState:
         self.device_readings = DeviceBuckets()
         self.device_metrics = DeviceMetrics()
         self.metrics_per_device = MAX_METRICS
+        self.device_slots = DeviceSlots(view)
         self._quotas: Quotas | None = None
         self._metric_sets: dict[tuple[str, ...], MetricSet | str] = {}
 
