@@ -1,7 +1,9 @@
 """The service as a client meets it: real server, real tokens, real log."""
 
+import asyncio
 import dataclasses
 import math
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,7 +39,8 @@ T0 = 1_700_000_000 * SECOND
 class Api:
     """A running service, a tenant with devices, and stubs' metadata."""
 
-    def __init__(self, service: RunningService, stub: StorageServiceStub) -> None:
+    def __init__(self, service: RunningService, stub: StorageServiceStub, path: Path) -> None:
+        self.path = path
         self.service = service
         self.stub = stub
         self.world = World(SystemClock(), 4)
@@ -70,7 +73,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         running_service("storage", settings, common, build) as service,
         aio.insecure_channel(service.address) as channel,
     ):
-        yield Api(service, StorageServiceStub(channel))
+        yield Api(service, StorageServiceStub(channel), tmp_path)
 
 
 @pytest.fixture
@@ -357,3 +360,33 @@ async def test_ledger_usage_and_cut(api: Api, acme: TestTenant) -> None:
         api.stub.GetLedger(pb.GetLedgerRequest(tenant="tenants/nobody"), metadata=admin)
     )
     assert code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_metrics_tell_what_is_stored_visible_and_missing(api: Api, acme: TestTenant) -> None:
+    device = api.world.add_device(acme, "a")
+    await api.publish(device, ["m"], [(T0, [1.0]), (T0 + 1, [2.0])])
+
+    def read() -> dict[str, float]:
+        with urllib.request.urlopen(f"http://{api.service.metrics_address}/metrics") as page:
+            lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    async def stored() -> dict[str, float] | None:
+        found = await asyncio.to_thread(read)
+        return found if found.get('tidewire_storage_stored_readings_total{tenant="acme"}') == 2 else None
+
+    found = await until(stored)
+    assert found["tidewire_storage_visible_seconds_count"] == 2
+    assert found['tidewire_storage_visible_seconds_bucket{le="10.0"}'] == 2
+    assert 0 < found["tidewire_storage_visible_seconds_sum"] < 20
+    assert found["tidewire_storage_blocks_total"] == 1
+    assert found["tidewire_storage_flush_seconds_count"] >= 1
+    assert found["tidewire_storage_records_total"] == 1
+    assert found["tidewire_ledger_difference_readings"] == 0
+    (file,) = (api.path / "storage" / "blocks").glob("*.blk")
+    file.unlink()
+
+    async def missing() -> bool:
+        return (await asyncio.to_thread(read))["tidewire_ledger_difference_readings"] == 2
+
+    await until(missing)
