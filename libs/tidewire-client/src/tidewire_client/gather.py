@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from tidewire_client.encoding import Frame, row_bytes
 from tidewire_client.errors import InvalidArgument
 
+_TIME_LIMIT = 1 << 63
+
 
 class Columns:
     """Checked columns of `add_columns`, with the right dtypes and shapes.
@@ -96,6 +98,16 @@ def _devices(
     return tuple(unique.tolist()), inverse.reshape(-1).astype(np.uint32)
 
 
+def _not_a_number(values: Mapping[str, float]) -> InvalidArgument:
+    """The error for the first of some values that is no number."""
+    for metric, value in values.items():
+        try:
+            float(value)
+        except (TypeError, ValueError, OverflowError):
+            return InvalidArgument(f"{metric}: {value!r:.80} is not a number", field="values")
+    return InvalidArgument("the values are not numbers", field="values")
+
+
 class _Open:
     """The columns gathered for one metric set: finished chunks, then loose rows, in the order they came."""
 
@@ -169,8 +181,17 @@ class Gatherer:
         return slot
 
     def add_row(self, device: str, time_unix_us: int, values: Mapping[str, float]) -> bool:
-        """Adds the values of one device at one moment. Returns whether the batch was empty before."""
+        """Adds the values of one device at one moment. Returns whether the batch was empty before.
+
+        Raises InvalidArgument for what is no number, before it can spoil the batch that others share.
+        """
         metrics = tuple(values)
+        if not -_TIME_LIMIT <= time_unix_us < _TIME_LIMIT:
+            raise InvalidArgument(f"time {time_unix_us} is beyond 64 bits of microseconds", field="time")
+        try:
+            numbers = tuple(map(float, values.values()))
+        except (TypeError, ValueError, OverflowError):
+            raise _not_a_number(values) from None
         with self._lock:
             empty = not self._cells
             table = self._open.get(metrics)
@@ -179,10 +200,19 @@ class Gatherer:
                 self._bytes += sum(map(len, metrics)) + 64
             table.index.append(self._slot(device))
             table.times.append(time_unix_us)
-            table.values.append(tuple(values.values()))
+            table.values.append(numbers)
             self._cells += len(metrics)
             self._bytes += row_bytes(len(metrics))
             return empty
+
+    def has_room_for(self, columns: Columns) -> bool:
+        """Whether the open batch stays within `max_bytes` with these; an empty one takes any."""
+        names = (
+            sum(map(len, columns.devices)) + 3 * len(columns.devices) + sum(map(len, columns.metrics)) + 64
+        )
+        return not self._cells or (
+            self._bytes + names + columns.rows * row_bytes(len(columns.metrics)) <= self.max_bytes
+        )
 
     def add_columns(self, columns: Columns) -> bool:
         """Adds columns that are small enough to share a batch. Returns whether the batch was empty before."""

@@ -86,6 +86,8 @@ class AsyncTelemetryPublisher:
         self._on_result = on_result
         self._on_refusal = on_refusal
         self._ship_lock = asyncio.Lock()
+        self._given_back: EncodedBatch | None = None
+        """Taken from the gatherer by somebody who then did not wait until the sender had room; goes first."""
         self._linger: asyncio.TimerHandle | None = None
         self._lingering: set[asyncio.Task[None]] = set()
         self._sender = Sender(
@@ -105,7 +107,8 @@ class AsyncTelemetryPublisher:
     @property
     def pending_readings(self) -> int:
         """Readings that have no acknowledgement yet."""
-        return self._sender.held_readings + self.gatherer.cells
+        given_back = self._given_back.readings if self._given_back is not None else 0
+        return self._sender.held_readings + given_back + self.gatherer.cells
 
     @property
     def trouble(self) -> TidewireError | None:
@@ -172,6 +175,8 @@ class AsyncTelemetryPublisher:
         self._check_room(columns.values.size)
         limit = self.rows_in_batch(len(columns.metrics), columns.devices)
         if columns.rows < limit:
+            if not self.gatherer.has_room_for(columns):
+                await self.ship()
             if self.gatherer.add_columns(columns):
                 self.arm_linger()
             if self.gatherer.full:
@@ -259,10 +264,21 @@ class AsyncTelemetryPublisher:
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
+        if self._given_back is not None:
+            await self._hand_over(self._given_back)
         taken = self.gatherer.take()
         if taken is not None:
-            devices, frames = taken
-            await self._sender.enqueue(encode_batch(uuid.uuid4(), next(self._sequence), devices, frames))
+            await self._hand_over(encode_batch(uuid.uuid4(), next(self._sequence), *taken))
+
+    async def _hand_over(self, batch: EncodedBatch) -> None:
+        self._given_back = None
+        try:
+            await self._sender.enqueue(batch)
+        except asyncio.CancelledError:
+            # Who waits for room here may give up, but the batch holds what others have added.
+            self._given_back = batch
+            self.arm_linger()
+            raise
 
     def _outcome(self, result: BatchResult) -> None:
         self.totals.add(result)

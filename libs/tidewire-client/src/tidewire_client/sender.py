@@ -186,7 +186,7 @@ class Sender:
                 self._work.clear()
                 await self._work.wait()
             try:
-                await (self._stream() if self._streaming else self._one_call())
+                await self._try()
             except TidewireError as error:
                 self.last_trouble = error
                 if self._is_final(error):
@@ -200,6 +200,16 @@ class Sender:
                 self.error = InternalError(f"the publisher failed: {fault!r}")
                 self._end(self.error)
                 return
+
+    async def _try(self) -> None:
+        try:
+            await (self._stream() if self._streaming else self._one_call())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # gRPC cancels the calls of a channel that is closed; nobody has asked this task to end.
+            raise Unavailable("the connection was closed under the call") from None
 
     def _is_final(self, error: TidewireError) -> bool:
         """Whether to give up after the stream, or the call, failed; notes the trouble."""
