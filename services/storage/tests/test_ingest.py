@@ -225,6 +225,27 @@ async def test_blocks_end_with_their_epoch_and_epochs_are_covered(new_rig) -> No
     assert [epoch.complete for epoch in await rig.store.epochs(place)] == [True, False, True, False]
 
 
+async def test_a_history_of_many_blocks_is_looked_up_in_pages(rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidewire_storage.application.sweep._PAGE_BLOCKS", 2)
+    monkeypatch.setattr("tidewire_storage.application.sweep._FIRST_BLOCKS", 1)
+    tenant = rig.world.add_tenant("acme")
+    device = rig.world.add_device(tenant, "a")
+    expected = {}
+    for number in range(7):  # blocks that overlap, the later ones reaching back
+        rows = [
+            (T0 + 100 - 10 * number, [float(number)]),
+            (T0 + 50 + number, [float(number)]),
+            (T0 + 500, [1.0 * number]),
+        ]
+        await rig.publish(device, ["m"], rows)
+        await rig.settled()
+        expected |= {(time, "m"): value for time, (value,) in rows}
+    assert len(await rig.store.find(tenant.uid, None, 0, 1 << 62)) == 7
+    assert await rig.read(device) == expected
+    late = {key: value for key, value in expected.items() if key[0] >= T0 + 60}
+    assert await rig.read(device, [], T0 + 60) == late
+
+
 async def test_cut_epochs_cuts_what_has_begun(rig) -> None:
     tenant = rig.world.add_tenant("acme")
     device = rig.world.add_device(tenant, "a")

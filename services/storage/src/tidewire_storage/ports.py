@@ -121,9 +121,19 @@ class BlockReader(Protocol):
     """The store as queries see it."""
 
     async def find(
-        self, tenant: TenantId, place: TopicPartitionKey | None, start_us: int, end_us: int
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey | None,
+        start_us: int,
+        end_us: int,
+        *,
+        after: StoredBlock | None = None,
+        limit: int | None = None,
     ) -> list[StoredBlock]:
-        """Blocks of a tenant with event times in [start_us, end_us), by `min_time_us`. No place: everywhere."""
+        """Blocks of a tenant with event times in [start_us, end_us), by `min_time_us`. No place: everywhere.
+
+        At most `limit`; `after` is the last block of the answer before, to go on from.
+        """
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """As in BlockWriter."""

@@ -187,6 +187,26 @@ async def test_find_takes_what_overlaps_in_time_and_place(store: EmbeddedStore) 
     assert await store.find(A, TopicPartitionKey(new_uid(), 0), 0, EVER) == []
 
 
+async def test_find_goes_on_where_it_stopped(store: EmbeddedStore) -> None:
+    device = new_uid()
+    times = [(5, 9), (1, 2), (5, 6), (3, 90), (5, 6), (8, 8)]
+    for number, (least, greatest) in enumerate(times):
+        rows = [table(device, [least, greatest], [float(number), float(number)])]
+        await store.commit(flush({A: rows}, number, number + 1, expected=number or None))
+    for start, end in ((0, EVER), (6, EVER), (7, 9), (91, EVER)):
+        whole = await store.find(A, place(), start, end)
+        assert [block.facts.min_time_us for block in whole] == sorted(
+            least for least, greatest in times if greatest >= start and least < end
+        )
+        paged = []
+        page = await store.find(A, place(), start, end, limit=2)
+        while page:
+            assert len(page) <= 2
+            paged += page
+            page = await store.find(A, place(), start, end, after=page[-1], limit=2)
+        assert [block.key for block in paged] == [block.key for block in whole]
+
+
 async def test_epochs_open_grow_and_are_cut(store: EmbeddedStore) -> None:
     device = new_uid()
     await store.commit(flush({A: [table(device, [T0], [1.0])]}, 0, 5))

@@ -20,6 +20,8 @@ from tidewire_storage.ports import BlockReader
 MIN_US = -(1 << 62)
 MAX_US = 1 << 62
 
+_PAGE_BLOCKS = 1_024
+"""Blocks looked up at once: a long history has more than fit in memory."""
 _BLOCKS_AT_ONCE = 64
 _FIRST_BLOCKS = 4
 """The first answer should not wait for many blocks."""
@@ -64,14 +66,18 @@ async def sweep(
     Within an item rows are by device and time. `metrics` None: those that are there, in order of name; the columns of
     two items may then differ.
     """
-    blocks = await store.find(tenant, place, start_us, end_us)
     waiting: list[Part] = []
-    first, step = 0, _FIRST_BLOCKS
-    while first < len(blocks):
-        some = blocks[first : first + step]
-        first, step = first + step, _BLOCKS_AT_ONCE
+    step = _FIRST_BLOCKS
+    ahead = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS)
+    more = len(ahead) == _PAGE_BLOCKS
+    while ahead:
+        some, ahead = ahead[:step], ahead[step:]
+        step = _BLOCKS_AT_ONCE
+        if more and not ahead:
+            ahead = await store.find(tenant, place, start_us, end_us, after=some[-1], limit=_PAGE_BLOCKS)
+            more = len(ahead) == _PAGE_BLOCKS
         data = await store.read(some)
-        horizon = blocks[first].facts.min_time_us if first < len(blocks) else MAX_US
+        horizon = ahead[0].facts.min_time_us if ahead else MAX_US
         rows, waiting = await asyncio.to_thread(
             _work, data, wanted, metrics, start_us, end_us, waiting, horizon
         )

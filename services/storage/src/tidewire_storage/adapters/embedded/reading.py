@@ -20,6 +20,7 @@ _BLOCK = (
     "position, length, rows, readings, min_time_us, max_time_us, sets FROM blocks"
 )
 _VARIABLES = 500
+_BEGINNING_US = 0
 
 
 class Token:
@@ -50,16 +51,34 @@ def find_blocks(
     place: TopicPartitionKey | None,
     start_us: int,
     end_us: int,
+    after: StoredBlock | None = None,
+    limit: int | None = None,
 ) -> list[StoredBlock]:
-    """A tenant's blocks that overlap [start_us, end_us), by least time."""
-    where = "WHERE tenant = ? AND max_time_us >= ? AND min_time_us < ?"
+    """A tenant's blocks that overlap [start_us, end_us), by least time; see BlockReader.find."""
+    conditions = ["tenant = ?", "max_time_us >= ?", "min_time_us < ?"]
     values: list[Any] = [tenant, start_us, end_us]
     if place is not None:
-        where = (
-            "WHERE tenant = ? AND partition = ? AND max_time_us >= ? AND min_time_us < ? AND incarnation = ?"
-        )
-        values = [tenant, place.partition, start_us, end_us, place.incarnation]
-    return _blocks(connection, f"{where} ORDER BY min_time_us, first_offset", values)
+        conditions += ["partition = ?", "incarnation = ?"]
+        values += [place.partition, place.incarnation]
+    if after is not None:
+        assert isinstance(after.token, Token)
+        conditions.append("(min_time_us, max_time_us, block_id) > (?, ?, ?)")
+        values += [after.facts.min_time_us, after.facts.max_time_us, after.token.block_id]
+    elif place is not None and start_us > _BEGINNING_US:
+        # Where to begin in the index by least time: everything before ends too early.
+        (first,) = connection.execute(
+            "SELECT min(min_time_us) FROM blocks INDEXED BY blocks_end "  # not through all that is older
+            "WHERE tenant = ? AND partition = ? AND max_time_us >= ?",
+            (tenant, place.partition, start_us),
+        ).fetchone()
+        if first is None:
+            return []
+        conditions.append("min_time_us >= ?")
+        values.append(first)
+    order = "ORDER BY min_time_us, max_time_us, block_id LIMIT ?"
+    return _blocks(
+        connection, f"WHERE {' AND '.join(conditions)} {order}", [*values, -1 if limit is None else limit]
+    )
 
 
 def blocks_after(connection: sqlite3.Connection, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:

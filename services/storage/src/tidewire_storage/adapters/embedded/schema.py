@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS blocks (
   sets TEXT NOT NULL                         -- set ids joined by spaces
 );
 CREATE UNIQUE INDEX IF NOT EXISTS blocks_key ON blocks (incarnation, partition, epoch, first_offset, tenant, slice);
-CREATE INDEX IF NOT EXISTS blocks_time ON blocks (tenant, partition, max_time_us, min_time_us);
+CREATE INDEX IF NOT EXISTS blocks_end ON blocks (tenant, partition, max_time_us, min_time_us);
+CREATE INDEX IF NOT EXISTS blocks_start ON blocks (tenant, partition, min_time_us, max_time_us);
 CREATE INDEX IF NOT EXISTS blocks_file ON blocks (file_id);
 CREATE TABLE IF NOT EXISTS progress (
   incarnation BLOB NOT NULL, partition INTEGER NOT NULL,

@@ -160,11 +160,18 @@ class EmbeddedStore:
     # BlockReader
 
     async def find(
-        self, tenant: TenantId, place: TopicPartitionKey | None, start_us: int, end_us: int
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey | None,
+        start_us: int,
+        end_us: int,
+        *,
+        after: StoredBlock | None = None,
+        limit: int | None = None,
     ) -> list[StoredBlock]:
         """See BlockReader."""
         return await self._on(
-            self._readers, lambda c: reading.find_blocks(c, tenant, place, start_us, end_us)
+            self._readers, lambda c: reading.find_blocks(c, tenant, place, start_us, end_us, after, limit)
         )
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
