@@ -17,6 +17,9 @@ INTRO = """# Settings
 Every process reads its settings once, at start, from environment variables. `TIDEWIRE_<NAME>` is shared by all
 processes, `TIDEWIRE_<SERVICE>_<NAME>` belongs to one. A value that does not fit ends the process with exit status 2
 and a message that names the variable.
+
+Traces are off. `OTEL_EXPORTER_OTLP_ENDPOINT` turns them on in every process, with OpenTelemetry's own variables
+beside it; it needs the extra `tidewire-kit[otel]`.
 """
 
 
