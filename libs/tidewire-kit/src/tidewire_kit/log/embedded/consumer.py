@@ -139,21 +139,20 @@ class EmbeddedConsumer:
 
     async def _rebalance(self) -> None:
         self._epoch = self._membership.epoch
+        self._incomplete = True  # whatever fails below is tried again with the next poll
         desired = self._ownership.desired()
         await self._give_up(self._assigned - desired)
         missing = desired - self._ownership.owned
         got = self._ownership.acquire(missing)
-        self._incomplete = len(got) < len(missing)
-        # Locked but not assigned: a handler that raised last time is asked again.
+        # Locked but not assigned: something failed last time.
         fresh = sorted(self._ownership.owned - self._assigned)
-        if not fresh:
-            return
+        if fresh:
+            await self._assign(fresh)
+        self._incomplete = len(got) < len(missing)
+
+    async def _assign(self, fresh: Sequence[TopicPartition]) -> None:
         committed = await self._meta.read(self._committed)
-        try:
-            known = await self._handler.assigned(fresh) or {}
-        except BaseException:
-            self._incomplete = True
-            raise
+        known = await self._handler.assigned(fresh) or {}
         for topic, partition in fresh:
             start = known.get((topic, partition), committed[topic].get(partition, 0))
             self._cursors[topic].want(partition, start)

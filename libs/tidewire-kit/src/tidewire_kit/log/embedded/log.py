@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -184,7 +183,12 @@ class EmbeddedLog:
             on_close=self._consumers.remove,
         )
         self._consumers.append(consumer)
-        await self._membership.set_group(group, frozenset(topics))
+        try:
+            await self._membership.set_group(group, frozenset(topics))
+        except BaseException:
+            with contextlib.suppress(TidewireError):
+                await consumer.close()
+            raise
         return consumer
 
     async def begin_offsets(self, topic: str) -> list[int]:
@@ -290,8 +294,8 @@ class EmbeddedLog:
             await asyncio.sleep(self._settings.maintenance_seconds)
             try:
                 await asyncio.to_thread(self._retention.expire_if_due)
-            except (TidewireError, OSError, sqlite3.Error) as error:
-                _log.warning("retention failed and will be tried again: %s", error)
+            except Exception as error:  # noqa: BLE001 - without this task the log fills up
+                _log.warning("retention failed and will be tried again: %r", error)
 
     async def _close_parts(self) -> None:
         for table in tuple(self._tables):

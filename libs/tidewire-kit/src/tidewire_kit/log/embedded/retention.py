@@ -109,8 +109,8 @@ class Retention:
     def _oldest(
         self, topic: StreamTopic, floors: list[Mapping[int, int]], *, roll: bool
     ) -> _Candidate | None:
+        active = topic.durable().segment_base  # first: a segment begun meanwhile is only one more to find
         bases = topic.shape.bases()
-        active = topic.durable().segment_base
         if not bases or bases[0] > active:
             return None
         begin = read_header(topic.shape, bases[0])

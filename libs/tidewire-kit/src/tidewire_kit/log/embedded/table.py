@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 
@@ -12,6 +13,7 @@ from tidewire_kit.log.embedded.wake import WakeReceiver
 from tidewire_kit.log.port import TableItem
 
 _BATCH = 4096
+_log = logging.getLogger(__name__)
 
 
 class EmbeddedTable:
@@ -49,10 +51,14 @@ class EmbeddedTable:
                 if opened_at < 0:
                     opened_at = await self._meta.read(meta.last_sequence)
                 rows = await self._meta.read(self._next)
-            except Unavailable:
+            except Unavailable as error:
                 if self._stopped.is_set():
                     return
-                raise
+                if not self.caught_up.is_set():
+                    raise  # whoever begins to look is told; who follows would look no more
+                _log.warning("table %s could not be read and will be again: %s", self._topic, error)
+                await self._wait()
+                continue
             if rows:
                 self._sequence = rows[-1][0]
                 # A removal from before the replay began concerns nobody who only now begins to look.
@@ -67,8 +73,11 @@ class EmbeddedTable:
                 self.caught_up.set()
                 yield []
             elif not rows and not self._stopped.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), self._fallback_seconds)
+                await self._wait()
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), self._fallback_seconds)
 
     def _next(self, connection: sqlite3.Connection) -> list[tuple[int, bytes, bytes | None]]:
         return meta.entries_after(connection, self._topic_id, self._sequence, _BATCH)

@@ -50,12 +50,13 @@ class WakeSender:
         self._listed_mtime_ns = -1
 
     def notify(self) -> None:
-        """Tells all readers of the topic to look. Never raises for the sake of a reader."""
-        mtime_ns = os.fstat(self._directory.descriptor).st_mtime_ns
-        if mtime_ns != self._listed_mtime_ns:
-            self._names = os.listdir(self._directory.descriptor)
-            settled = time.time_ns() - mtime_ns > _SETTLED_SECONDS * 1e9
-            self._listed_mtime_ns = mtime_ns if settled else -1
+        """Tells all readers of the topic to look. Never raises: they look by themselves too."""
+        with contextlib.suppress(OSError):  # such as no descriptor left to list with
+            mtime_ns = os.fstat(self._directory.descriptor).st_mtime_ns
+            if mtime_ns != self._listed_mtime_ns:
+                self._names = os.listdir(self._directory.descriptor)
+                settled = time.time_ns() - mtime_ns > _SETTLED_SECONDS * 1e9
+                self._listed_mtime_ns = mtime_ns if settled else -1
         for name in self._names:
             try:
                 self._socket.sendto(self._payload, self._directory.socket_path(name))
