@@ -250,10 +250,17 @@ def test_changes_are_told_after_they_are_applied(world: World) -> None:
 
 async def test_it_follows_a_table_and_survives_an_unreadable_entry(clock: ManualClock) -> None:
     tenant = TestTenant(TenantId(new_uid()), "acme")
-    items: list[TableItem] = [(b"x/device/y", b"\xff\xff"), (b"k", tenant_change(tenant).SerializeToString())]
+    far_off = tenant_change(TestTenant(TenantId(new_uid()), "far-off"))
+    far_off.tenant.retention.raw_duration.seconds = 1 << 62  # valid protobuf, and beyond any calendar
+    items: list[TableItem] = [
+        (b"x/device/y", b"\xff\xff"),
+        (b"x/tenant/y", far_off.SerializeToString()),
+        (b"k", tenant_change(tenant).SerializeToString()),
+    ]
     directory = Directory(_Table([items]), clock, 16)
     await directory.start()
-    await directory.ready()
+    async with asyncio.timeout(5):
+        await directory.ready()
     assert directory.tenant_by_name("acme") is not None
     await directory.close()
 

@@ -1,5 +1,7 @@
 """Every change reaches the registry topic: before the answer, after failures, after restarts, on a new log."""
 
+import asyncio
+import errno
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from tidewire.registry.v1.resources_pb2 import Device
 from tidewire_kit.errors import FailedPrecondition, Unavailable
 from tidewire_kit.log.port import TableItem
 from tidewire_kit.topics import REGISTRY
+from tidewire_registry.application import upkeep
 from tidewire_testkit.polling import until
 
 ACME = "tenants/acme"
@@ -198,3 +201,43 @@ async def test_a_damaged_database_is_refused_by_name(start, tmp_path) -> None:
             pass
     assert caught.value.reason == "REGISTRY_DAMAGED"
     assert str(file) in caught.value.message
+
+
+async def test_publishing_and_heartbeats_outlive_an_error_that_nobody_foresaw(start, monkeypatch) -> None:
+    """Also a fault of ours must not end them: every later change would wait for ever, with the health green."""
+    monkeypatch.setattr(upkeep, "HEARTBEAT_SECONDS", 0.02)
+    left = {"heartbeat": 1, "device": 1}
+
+    class Faulty(FailingLog):
+        async def put(self, topic: str, items: Sequence[TableItem]) -> None:
+            for kind in left:
+                if left[kind] and any(f"/{kind}/".encode() in key for key, _ in items) and self.failing:
+                    left[kind] -= 1
+                    raise OSError(errno.EMFILE, "Too many open files")
+            await super().put(topic, items)
+
+    logs: list[FailingLog] = []
+
+    def wrap(log: Any) -> FailingLog:
+        logs.append(Faulty(log))
+        return logs[-1]
+
+    async with start(wrap, sweep_seconds=0.05) as platform:
+        await platform.admin(pb.CreateTenantRequest(tenant_id="acme"))
+        logs[0].failing = True
+        with pytest.raises(Exception, match="NOT_YET_PUBLISHED"):
+            async with asyncio.timeout(5):
+                await platform.admin(pb.CreateDeviceRequest(parent=ACME, device_id="d"))
+        await until(lambda: not left["heartbeat"])
+        logs[0].failing = False
+
+        async def published() -> bool:
+            return any("/device/" in key for key in await platform.topic())
+
+        await until(published)
+        before = (await platform.topic())["-/heartbeat/registry"]
+
+        async def beats() -> bool:
+            return (await platform.topic())["-/heartbeat/registry"] != before
+
+        await until(beats)

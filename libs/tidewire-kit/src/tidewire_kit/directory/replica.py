@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from google.protobuf.message import DecodeError
-
 from tidewire.events.v1.registry_change_pb2 import CredentialState, DeviceState, RegistryChange, SigningKey
 from tidewire.registry.v1.registry_pb2 import ResolvedDevice
 from tidewire.registry.v1.resources_pb2 import Device, Tenant
@@ -192,8 +190,8 @@ class Directory:
                     if not items:
                         self._caught_up.set()
                     await asyncio.sleep(0)  # a replay must not hold the loop for its whole length
-            except (Unavailable, OSError) as error:
-                logger.warning("directory_interrupted", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a replica that follows no more is an outage
+                logger.warning("directory_interrupted", error=repr(error))
             finally:
                 await reader.close()
             await asyncio.sleep(_RESTART_SECONDS)
@@ -205,10 +203,9 @@ class Directory:
                     self.remove_key(bytes(key).decode())
                 else:
                     self.apply(RegistryChange.FromString(value))
-            except (DecodeError, ValueError) as error:
-                # One unreadable object must not hide every other from this process.
+            except Exception as error:  # noqa: BLE001 - one unreadable object must not hide every other
                 logger.error(
-                    "directory_entry_unreadable", key=bytes(key).decode(errors="replace"), error=str(error)
+                    "directory_entry_unreadable", key=bytes(key).decode(errors="replace"), error=repr(error)
                 )
 
     def _heartbeat(self, written_us: int) -> None:

@@ -108,7 +108,7 @@ class Publisher:
             if self._clock.monotonic() >= sweep_at:
                 try:
                     await self._sweep()
-                except TidewireError as error:
+                except Exception as error:  # noqa: BLE001 - if this task ended, every change would wait for ever
                     self._failed(error)
                 sweep_at = self._clock.monotonic() + self._sweep_seconds
 
@@ -128,7 +128,7 @@ class Publisher:
                     newest[change.uid] = change
         try:
             await self._put([change for change in newest.values() if not self._is_old(change)])
-        except TidewireError as error:
+        except Exception as error:  # noqa: BLE001 - as in _put_changes
             self._failed(error)
             for _, future in taken:
                 if not future.done():
@@ -176,8 +176,8 @@ class Publisher:
             await self._mark.wait()
             try:
                 await self._flush_marks()
-            except TidewireError as error:
-                logger.warning("marking_failed", error=error.message)
+            except Exception as error:  # noqa: BLE001 - as in _put_changes
+                logger.warning("marking_failed", error=_text(error))
                 await asyncio.sleep(1.0)
 
     async def _flush_marks(self) -> None:
@@ -186,13 +186,18 @@ class Publisher:
         if changes:
             await self._store.mark_published(changes)
 
-    def _failed(self, error: TidewireError) -> None:
+    def _failed(self, error: Exception) -> None:
         if not self.failing:
-            logger.error("publishing_failed", error=error.message)
-        self.failing = error.message
+            logger.error("publishing_failed", error=_text(error))
+        self.failing = _text(error)
         self._metrics.publish_failures.inc()
 
 
-def _not_yet(error: TidewireError) -> Unavailable:
-    why = f"the change is stored, but could not be published yet ({error.message}); it will be by itself"
+def _text(error: Exception) -> str:
+    return error.message if isinstance(error, TidewireError) else repr(error)
+
+
+def _not_yet(error: Exception) -> Unavailable:
+    cause = error.message if isinstance(error, TidewireError) else "a fault that is in the registry's log"
+    why = f"the change is stored, but could not be published yet ({cause}); it will be by itself"
     return Unavailable("registry topic", why, reason="NOT_YET_PUBLISHED", retry_delay_seconds=5.0)

@@ -84,5 +84,6 @@ class Upkeep:
             now.clear()
             try:
                 await work()
-            except TidewireError as error:
-                logger.warning("upkeep_failed", work=getattr(work, "__name__", "work"), error=error.message)
+            except Exception as error:  # noqa: BLE001 - without heartbeats all other services stand still
+                text = error.message if isinstance(error, TidewireError) else repr(error)
+                logger.warning("upkeep_failed", work=getattr(work, "__name__", "work"), error=text)

@@ -220,7 +220,8 @@ class EmbeddedLog:
         """See the port."""
         row = self._compacted(topic)
         await self._meta.write(lambda connection: meta.put(connection, row.id, items))
-        self._sender(topic).notify()
+        with contextlib.suppress(OSError):  # it is durable, and readers look by themselves too
+            self._sender(topic).notify()
 
     def table(self, topic: str) -> EmbeddedTable:
         """See the port."""
