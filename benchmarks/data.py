@@ -24,11 +24,11 @@ class Fleet:
     seed: int = 20261122
     lost_share: float = 0.002
     metrics: list[str] = field(default_factory=lambda: list(METRICS))
+    devices: list[str] = field(init=False)
+    """Device ids, `bench-00000` and so on."""
 
-    @property
-    def devices(self) -> list[str]:
-        """Device ids, `bench-00000` and so on."""
-        return [f"bench-{number:05d}" for number in range(self.device_count)]
+    def __post_init__(self) -> None:
+        self.devices = [f"bench-{number:05d}" for number in range(self.device_count)]
 
     def rows(self, first: int, count: int, start_us: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns (device_index uint32, time_unix_us int64, values float64 (5, rows)) of about `count` rows.
