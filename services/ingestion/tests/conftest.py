@@ -96,7 +96,9 @@ class FakeRegistry:
 class Bench:
     """The use case with everything around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, deferred: bool) -> None:
+        self.deferred = deferred
+        """Publish as unary calls do, decided on with the commit, or as streams do, decided on at once."""
         self.clock = ManualClock()
         self.world = World(self.clock, partitions=PARTITIONS)
         self.log = MemoryLog()
@@ -118,6 +120,8 @@ class Bench:
     async def publish(self, batch: Batch, caller: Caller | None = None) -> Outcome:
         caller = caller or self.user()
         assert caller.tenant is not None
+        if self.deferred:
+            return await self.use_case.publish(caller.tenant, caller, 100, lambda: batch)
         return await self.use_case.settle(await self.use_case.begin(caller.tenant, caller, batch))
 
     def batch(self, devices: Iterable[str] = ("pump",), **changes: Any) -> Batch:
@@ -161,9 +165,9 @@ def message(
     return TelemetryBatch(batch_id=batch_id, sequence=sequence, devices=devices, frames=[frame])
 
 
-@pytest.fixture
-async def bench() -> Bench:
-    return Bench()
+@pytest.fixture(params=["deferred", "at once"])
+async def bench(request: pytest.FixtureRequest) -> Bench:
+    return Bench(request.param == "deferred")
 
 
 __all__ = ["Admitted", "Bench", "MemoryLog", "message"]

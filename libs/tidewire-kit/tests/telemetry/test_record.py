@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidewire.events.v1 import telemetry_record_pb2
@@ -47,6 +47,7 @@ def join(given_tables: list[Table]) -> bytes:
     return b"".join(encode_record(given_tables, 12345, 1_700_000_000_000_000))
 
 
+@settings(deadline=None)
 @given(st.lists(tables(), max_size=3))
 def test_what_is_encoded_is_decoded(given_tables: list[Table]) -> None:
     record = decode_record(memoryview(join(given_tables)))
@@ -56,6 +57,7 @@ def test_what_is_encoded_is_decoded(given_tables: list[Table]) -> None:
         assert_same(got, want)
 
 
+@settings(deadline=None)
 @given(st.lists(tables(), min_size=1, max_size=3))
 def test_the_bytes_are_those_of_the_public_message(given_tables: list[Table]) -> None:
     public = telemetry_record_pb2.TelemetryRecord.FromString(join(given_tables))
@@ -72,6 +74,7 @@ def test_the_bytes_are_those_of_the_public_message(given_tables: list[Table]) ->
     assert public.SerializeToString(deterministic=True) == join(given_tables)
 
 
+@settings(deadline=None)
 @given(st.lists(tables(), min_size=1, max_size=2))
 def test_split_columns_are_read_with_the_public_schema(given_tables: list[Table]) -> None:
     # Concatenating two tables' bodies merges them: every column then has two elements, which is legal.
@@ -102,6 +105,7 @@ def test_split_columns_are_read_with_the_public_schema(given_tables: list[Table]
     np.testing.assert_array_equal(table.values.reshape(-1)[: first.values.size], first.values.reshape(-1))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_a_record_error_or_a_record(value: bytes) -> None:
     try:
@@ -111,6 +115,7 @@ def test_random_bytes_are_a_record_error_or_a_record(value: bytes) -> None:
     assert isinstance(record, Record)
 
 
+@settings(deadline=None)
 @given(tables(), st.data())
 def test_truncated_bytes_are_a_record_error_or_fewer_fields(table: Table, data: st.DataObject) -> None:
     whole = join([table])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidewire.type.v1.telemetry_pb2 import TelemetryBatch, TelemetryFrame
@@ -123,6 +123,7 @@ def assert_like_public(raw: bytes) -> None:
         assert frame.complete == np.isfinite(values).all()
 
 
+@settings(deadline=None)
 @given(batches())
 def test_every_legal_encoding_decodes_as_with_the_public_schema(raw: bytes) -> None:
     public = TelemetryBatch.FromString(raw)
@@ -149,6 +150,7 @@ def error_of(raw: bytes) -> InvalidArgument | None:
     return None
 
 
+@settings(deadline=None)
 @given(batches(), st.data())
 def test_changed_bytes_decode_as_with_the_public_schema_or_name_a_field(
     raw: bytes, data: st.DataObject
@@ -164,6 +166,7 @@ def test_changed_bytes_decode_as_with_the_public_schema_or_name_a_field(
         assert (error.reason == "MALFORMED_MESSAGE") == (not valid_by_public_schema(bytes(damaged)))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_random_bytes_never_crash(raw: bytes) -> None:
     error = error_of(raw)

@@ -5,7 +5,7 @@ import dataclasses
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -28,6 +28,7 @@ from tidewire_kit.endpoints import Endpoint, add_endpoint
 from tidewire_kit.identity import Role
 from tidewire_kit.ids import device_name, new_uid
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
+from tidewire_kit.log.port import MessageLog
 from tidewire_kit.service import RunningService, running_service
 from tidewire_kit.settings import CommonSettings
 from tidewire_kit.telemetry.record import Table, decode_record
@@ -320,3 +321,114 @@ async def test_a_device_not_heard_of_is_asked_for_once_whoever_needs_it(running:
         assert (await running.publish(batch_of("new"))).accepted_readings == 1
     finally:
         await server.stop(0)
+
+
+# Blocks and expiry on open streams, sizes, and stopping
+
+
+async def test_a_device_that_is_blocked_is_refused_on_an_open_stream_of_its_gateway(running: Running) -> None:
+    gateway = running.world.add_device(running.acme, "gateway")
+    sensor = running.world.add_device(running.acme, "sensor", ancestors=[gateway.uid])
+    credential = running.world.add_credential(gateway)
+    call = running.stub.StreamTelemetry(
+        metadata=(("authorization", f"Bearer {running.world.device_token(credential)}"),)
+    )
+    await call.write(batch_of("sensor"))
+    assert (await call.read()).accepted_readings == 1
+    running.world.set_device_state(sensor, Device.BLOCKED)
+    await call.write(batch_of("sensor"))
+    refused = await call.read()
+    assert [refusal.reason for refusal in refused.refusals] == [ingestion_pb2.DEVICE_BLOCKED]
+    await call.write(batch_of("gateway", 2.0))
+    assert (await call.read()).accepted_readings == 1
+    running.world.set_device_state(gateway, Device.BLOCKED)
+    await call.write(batch_of("gateway", 3.0))
+    code, told = await failure(call.read())
+    assert (code, told["reason"]) == (Code.UNAUTHENTICATED, "DEVICE_BLOCKED")
+    assert await running.logged_values() == [1.0, 2.0]
+
+
+async def test_more_than_four_mebibytes_are_refused_with_the_limit(running: Running) -> None:
+    running.world.add_device(running.acme, "pump")
+    options = [("grpc.max_send_message_length", -1)]
+    large = batch_of("pump", *([1.0] * 270_000))
+    async with aio.insecure_channel(running.service.address, options=options) as channel:
+        stub = IngestionServiceStub(channel)
+        code, told = await failure(stub.PublishTelemetry(large, metadata=running.metadata(), timeout=20))
+        assert (code, told["reason"]) == (Code.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+        call = stub.StreamTelemetry(metadata=running.metadata())
+        await call.write(batch_of("pump", 7.0))
+        await call.write(large)
+        assert (await call.read()).accepted_readings == 1, "what came before it is answered"
+        assert (await failure(call.read()))[0] is Code.RESOURCE_EXHAUSTED
+    most = batch_of("pump", *([1.0] * 260_000))
+    assert most.ByteSize() < 4 << 20
+    assert (await running.publish(most)).accepted_readings == 260_000
+
+
+class HeldLog:
+    """A log whose commits do not end before `gate` is open."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self.gate = asyncio.Event()
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def produce(self, topic: str, records: Any) -> list[int]:
+        self.calls += 1
+        await self.gate.wait()
+        offsets: list[int] = await self._log.produce(topic, records)
+        return offsets
+
+
+async def test_stopping_acknowledges_what_it_has_and_refuses_the_rest(tmp_path: Path) -> None:
+    run = Running(tmp_path)
+    await run.log.start()
+    held = HeldLog(run.log)
+    common = dataclasses.replace(CommonSettings(data_dir=tmp_path), partitions=4)
+    stop = asyncio.Event()
+    serving = asyncio.Event()
+
+    async def serve() -> None:
+        async with (
+            running_service(
+                "ingestion", Settings(port=0, metrics_port=0), common, build, log=cast("MessageLog", held)
+            ) as service,
+            aio.insecure_channel(service.address) as channel,
+        ):
+            run.serves(service, channel)
+            serving.set()
+            await stop.wait()
+
+    server = asyncio.create_task(serve())
+    try:
+        await serving.wait()
+        run.world.add_device(run.acme, "pump")
+        async with aio.insecure_channel(run.service.address) as channel:
+            stub: Any = IngestionServiceStub(channel)
+            unary = asyncio.ensure_future(
+                stub.PublishTelemetry(batch_of("pump", 1.0), metadata=run.metadata())
+            )
+            await until(lambda: held.calls == 1)
+            stream = stub.StreamTelemetry(metadata=run.metadata())
+            await stream.write(batch_of("pump", 2.0))
+            await until(lambda: held.calls == 2, message="both are on their way to the disk")
+            stop.set()
+            await until(lambda: "drain" in run.service.server.health.failures)
+            code, told = await failure(stub.PublishTelemetry(batch_of("pump", 3.0), metadata=run.metadata()))
+            assert (code, told["reason"]) == (Code.UNAVAILABLE, "DRAINING")
+            held.gate.set()
+            assert (await unary).accepted_readings == 1
+            assert (await stream.read()).accepted_readings == 1
+            code, told = await failure(stream.read())
+            assert (code, told["reason"]) == (Code.UNAVAILABLE, "DRAINING")
+        await server
+        assert await run.logged_values() == [1.0, 2.0]
+    finally:
+        held.gate.set()
+        stop.set()
+        await asyncio.gather(server, return_exceptions=True)
+        await run.log.close()
