@@ -54,8 +54,8 @@ Global___TelemetryRecord: _TypeAlias = TelemetryRecord  # noqa: Y015
 
 @_typing.final
 class TelemetryTable(_message.Message):
-    """Rows of one tenant and one metric set, concatenated from many requests. A segment is the part of a table that came
-    from one batch; segments cover the rows in order, without gap.
+    """Rows of one tenant and one metric set, concatenated from many requests. A segment is what came from one frame of one
+    batch (of a large frame, a run of its rows); segments cover the rows in order, without gap.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -99,7 +99,9 @@ class TelemetryTable(_message.Message):
 
     @_builtins.property
     def segment_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Digest of each segment's rows: the sum modulo 2^64 of a 64-bit hash per row."""
+        """Digest of each segment: a 64-bit hash of its metric names, its place in its batch and the set of its rows. The same
+        batch with the same rows admitted has the same digests, whatever was gathered with it.
+        """
 
     @_builtins.property
     def segment_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

@@ -55,8 +55,9 @@ class IngestionServiceServicer:
     def PublishTelemetry(self, request, context):
         """Publishes one batch and answers when every admitted row is durable in the log. Rows that are refused come back grouped by
         reason; the good rows of the same batch are kept. Safe to retry with the same `batch_id`.
+        A batch whose rows are all refused, by a quota or otherwise, is answered like any other.
         Fails with INVALID_ARGUMENT for a malformed batch (nothing of it is kept), RESOURCE_EXHAUSTED with a retry delay when
-        nothing can be taken in now (`LOG_FULL`, `QUOTA_TENANT`), and UNAVAILABLE when the log or the registry cannot be reached.
+        nothing can be taken in now (`LOG_FULL`, `OVERLOADED`), and UNAVAILABLE when the log or the registry cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,9 @@ class IngestionServiceStub:
     PublishTelemetry: _grpc.UnaryUnaryMultiCallable[_telemetry_pb2.TelemetryBatch, _ingestion_pb2.PublishTelemetryResponse]
     """Publishes one batch and answers when every admitted row is durable in the log. Rows that are refused come back grouped by
     reason; the good rows of the same batch are kept. Safe to retry with the same `batch_id`.
+    A batch whose rows are all refused, by a quota or otherwise, is answered like any other.
     Fails with INVALID_ARGUMENT for a malformed batch (nothing of it is kept), RESOURCE_EXHAUSTED with a retry delay when
-    nothing can be taken in now (`LOG_FULL`, `QUOTA_TENANT`), and UNAVAILABLE when the log or the registry cannot be reached.
+    nothing can be taken in now (`LOG_FULL`, `OVERLOADED`), and UNAVAILABLE when the log or the registry cannot be reached.
     """
     StreamTelemetry: _grpc.StreamStreamMultiCallable[_telemetry_pb2.TelemetryBatch, _ingestion_pb2.PublishTelemetryResponse]
     """Publishes batches one after the other and answers each in order. A batch that fails as a whole is answered with `status`
@@ -53,8 +54,9 @@ class IngestionServiceAsyncStub(IngestionServiceStub):
     PublishTelemetry: _aio.UnaryUnaryMultiCallable[_telemetry_pb2.TelemetryBatch, _ingestion_pb2.PublishTelemetryResponse]  # type: ignore[assignment]
     """Publishes one batch and answers when every admitted row is durable in the log. Rows that are refused come back grouped by
     reason; the good rows of the same batch are kept. Safe to retry with the same `batch_id`.
+    A batch whose rows are all refused, by a quota or otherwise, is answered like any other.
     Fails with INVALID_ARGUMENT for a malformed batch (nothing of it is kept), RESOURCE_EXHAUSTED with a retry delay when
-    nothing can be taken in now (`LOG_FULL`, `QUOTA_TENANT`), and UNAVAILABLE when the log or the registry cannot be reached.
+    nothing can be taken in now (`LOG_FULL`, `OVERLOADED`), and UNAVAILABLE when the log or the registry cannot be reached.
     """
     StreamTelemetry: _aio.StreamStreamMultiCallable[_telemetry_pb2.TelemetryBatch, _ingestion_pb2.PublishTelemetryResponse]  # type: ignore[assignment]
     """Publishes batches one after the other and answers each in order. A batch that fails as a whole is answered with `status`
@@ -72,8 +74,9 @@ class IngestionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ingestion_pb2.PublishTelemetryResponse, _abc.Awaitable[_ingestion_pb2.PublishTelemetryResponse]]:
         """Publishes one batch and answers when every admitted row is durable in the log. Rows that are refused come back grouped by
         reason; the good rows of the same batch are kept. Safe to retry with the same `batch_id`.
+        A batch whose rows are all refused, by a quota or otherwise, is answered like any other.
         Fails with INVALID_ARGUMENT for a malformed batch (nothing of it is kept), RESOURCE_EXHAUSTED with a retry delay when
-        nothing can be taken in now (`LOG_FULL`, `QUOTA_TENANT`), and UNAVAILABLE when the log or the registry cannot be reached.
+        nothing can be taken in now (`LOG_FULL`, `OVERLOADED`), and UNAVAILABLE when the log or the registry cannot be reached.
         """
 
     @_abc_1.abstractmethod
