@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tidewire_kit import topics
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_kit.log.port import TopicPartition
@@ -44,6 +46,15 @@ def record(partition: TopicPartition, device: bytes) -> AdmittedRecord:
     return AdmittedRecord(partition, 0, T0, [PieceOfTable(table, 0)], ledger, NO_ENTRIES)
 
 
+@pytest.fixture
+async def slow_rig(new_rig):
+    """A rig that gathers what a test publishes into one flush, as a rule."""
+    rig = new_rig()
+    rig.limits = IngestLimits(flush_seconds=0.4, series_seconds=0.0)
+    await rig.start()
+    return rig
+
+
 async def test_newest_values_of_a_partition_that_comes_during_a_flush_are_kept(tmp_path: Path) -> None:
     """Its last owner was killed before it wrote them; they are in its blocks only."""
     store = SlowStore(tmp_path)
@@ -77,7 +88,8 @@ async def test_newest_values_of_a_partition_that_comes_during_a_flush_are_kept(t
     await store.close()
 
 
-async def test_a_partition_given_up_while_the_disk_is_full_takes_nothing_of_others_along(rig) -> None:
+async def test_a_partition_given_up_while_the_disk_is_full_takes_nothing_of_others_along(slow_rig) -> None:
+    rig = slow_rig
     tenant = rig.world.add_tenant("acme")
     devices = [rig.world.add_device(tenant, f"d{number}") for number in range(16)]
     assert {rig.partition(device) for device in devices} == {0, 1, 2, 3}
@@ -86,7 +98,7 @@ async def test_a_partition_given_up_while_the_disk_is_full_takes_nothing_of_othe
         await rig.publish(device, ["m"], [(T0, [1.0])])
 
     async def held_back() -> bool:
-        return rig.owner.check() is not None and rig.ingest.in_flight_readings == len(devices)
+        return rig.owner.check() is not None and rig.ingest.in_flight_readings > 0
 
     await until(held_back)
     log, store = await rig.open_log(), rig.new_store()
@@ -113,7 +125,8 @@ async def test_a_partition_given_up_while_the_disk_is_full_takes_nothing_of_othe
     await log.close()
 
 
-async def test_what_a_full_disk_held_back_is_not_stored_once_it_is_deleted(rig) -> None:
+async def test_what_a_full_disk_held_back_is_not_stored_once_it_is_deleted(slow_rig) -> None:
+    rig = slow_rig
     tenant, doomed = rig.world.add_tenant("acme"), rig.world.add_tenant("doomed")
     stays, goes = rig.world.add_device(tenant, "stays"), rig.world.add_device(tenant, "goes")
     theirs = rig.world.add_device(doomed, "theirs")
@@ -122,7 +135,7 @@ async def test_what_a_full_disk_held_back_is_not_stored_once_it_is_deleted(rig) 
         await rig.publish(device, ["m"], [(T0, [1.0])])
 
     async def held_back() -> bool:
-        return rig.owner.check() is not None and rig.ingest.in_flight_readings == 3
+        return rig.owner.check() is not None and rig.ingest.in_flight_readings > 0
 
     await until(held_back)
     rig.world.delete_device(goes)

@@ -317,6 +317,23 @@ async def test_a_block_removed_between_find_and_read_is_said_to_be_gone(store: E
     assert await store.read(found) == [None]
 
 
+async def test_a_block_whose_bytes_went_between_find_and_read_is_said_to_be_gone(
+    store: EmbeddedStore, open_store: OpenStore
+) -> None:
+    device = new_uid()
+    await store.commit(flush({A: [table(device, [T0], [1.0])]}, 0, 1))
+    await store.commit(flush({A: [table(device, [T0 - HOUR], [2.0])]}, 1, 2, expected=1))
+    await store.close()
+    again = await open_store()
+    old, new = await again.find(A, None, 0, EVER)
+    assert await again.expire(A, T0) == 1
+    await again.sweep()
+    gone, there = await again.read([old, new])
+    assert gone is None
+    assert there is not None
+    assert read_block(there)[0].key == new.key
+
+
 async def test_requests_to_cut_are_numbered_and_noted(store: EmbeddedStore, open_store: OpenStore) -> None:
     assert await store.cut_requested() == 0
     first = await store.request_cut()

@@ -1,6 +1,7 @@
 """The embedded store: runs what the modules beside it do on threads of its own, and passes on their errors."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -124,13 +125,24 @@ class EmbeddedStore:
             self._roll()
         self._flushes += 1
         if self._flushes % _PRUNE_EVERY == 0:
-            writing.prune_entries(connection)
+            with contextlib.suppress(sqlite3.Error):  # the flush is stored; there will be another pruning
+                writing.prune_entries(connection)
 
     def _new_file(self, connection: sqlite3.Connection, clean_seq: int) -> BlockFile:
-        with writing.transaction(connection):  # so that a sweep never sees the row without the file
-            cursor = connection.execute("INSERT INTO files (clean_seq) VALUES (?)", (clean_seq,))
-            assert cursor.lastrowid is not None
-            return BlockFile(self._blocks, cursor.lastrowid)
+        file: BlockFile | None = None
+        try:
+            with writing.transaction(connection):  # so that a sweep never sees the row without the file
+                while file is None:
+                    cursor = connection.execute("INSERT INTO files (clean_seq) VALUES (?)", (clean_seq,))
+                    assert cursor.lastrowid is not None
+                    # A process that was killed before its row was committed has left a file of this number.
+                    with contextlib.suppress(FileExistsError):
+                        file = BlockFile(self._blocks, cursor.lastrowid)
+        except BaseException:
+            if file is not None:
+                file.close()  # locked, it could never be swept away
+            raise
+        return file
 
     def _roll(self) -> None:
         if self._file is not None:
@@ -193,10 +205,15 @@ class EmbeddedStore:
                 except FileNotFoundError:
                     missing += [token.block_id for token in some]
                     continue
-                found |= {token.block_id: data for token, data in zip(some, pieces, strict=True)}
+                for token, data in zip(some, pieces, strict=True):
+                    if len(data) < token.length:  # cut off, as its row was removed meanwhile
+                        missing.append(token.block_id)
+                    else:
+                        found[token.block_id] = data
             wanted = reading.blocks_by_id(connection, missing)
             if wanted and moved:
-                raise BlockDamaged(f"file {next(iter(wanted.values())).file_id:010d}.blk is missing")
+                file_id = next(iter(wanted.values())).file_id
+                raise BlockDamaged(f"file {file_id:010d}.blk is missing or cut short")
             if not wanted:
                 break
         return [found.get(token.block_id) if isinstance(token, reading.Token) else None for token in tokens]
