@@ -308,3 +308,18 @@ def test_of_lists_that_begin_alike_the_longest_that_fits_is_found() -> None:
     assert lists.match(section(*NAMES[:19]), 0)[0] == NAMES[:15]
     assert lists.match(section(*NAMES), 0)[0] == NAMES
     assert lists.match(section(*NAMES[:11]), 0)[0] is None
+
+
+@pytest.mark.timeout(30)  # they took from seconds to minutes, in which nobody else was served
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"\x0a\x00\x10" + b"\xff" * (4 << 20), id="a number of 4 MiB"),
+        pytest.param(b"\x78\x01" * (2 << 20) + b"\xff", id="two million fields nobody knows"),
+        pytest.param(b"\x1a\x00" * (2 << 20) + b"\xff", id="two million devices"),
+    ],
+)
+def test_a_malformed_message_holds_nobody_up(raw: bytes) -> None:
+    with pytest.raises(InvalidArgument) as error:
+        decode_batch(raw)
+    assert error.value.reason == "MALFORMED_MESSAGE"

@@ -1,5 +1,7 @@
 """Says where a protobuf message is broken, so that an error can name the field. Only runs once parsing has failed."""
 
+from collections.abc import Iterator
+
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 _ITEM_BYTES = {
@@ -9,6 +11,8 @@ _ITEM_BYTES = {
     FieldDescriptor.TYPE_DOUBLE: 8,
 }
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MOST_FIELDS = 20_000
+"""After so many the search is given up: of millions it would keep everybody else waiting for seconds."""
 
 
 class _FaultError(Exception):
@@ -24,16 +28,18 @@ def locate(raw: bytes, descriptor: Descriptor) -> tuple[str, str]:
     The path is `message` when the fault belongs to no field.
     """
     try:
-        _walk(memoryview(raw), 0, descriptor, "")
+        _walk(memoryview(raw), 0, descriptor, "", iter(range(_MOST_FIELDS)))
     except _FaultError as fault:
         return fault.path or "message", fault.why
     return "message", f"is not valid protobuf ({len(raw)} bytes)"
 
 
-def _walk(data: memoryview, base: int, descriptor: Descriptor, path: str) -> None:
+def _walk(data: memoryview, base: int, descriptor: Descriptor, path: str, budget: Iterator[int]) -> None:
     seen: dict[int, int] = {}
     at = 0
     while at < len(data):
+        if next(budget, None) is None:
+            raise _FaultError("", f"is not valid protobuf, somewhere behind byte {base + at}")
         start = base + at
         tag, at = _varint(data, at, path, start)
         number, wire_type = tag >> 3, tag & 7
@@ -58,14 +64,14 @@ def _walk(data: memoryview, base: int, descriptor: Descriptor, path: str) -> Non
                 here, f"is truncated: {length} bytes announced at byte {start}, {len(data) - at} present"
             )
         if field is not None and wire_type == _BYTES:
-            _check(data[at : at + length], base + at, field, here)
+            _check(data[at : at + length], base + at, field, here, budget)
         at += length
 
 
-def _check(body: memoryview, base: int, field: FieldDescriptor, path: str) -> None:
+def _check(body: memoryview, base: int, field: FieldDescriptor, path: str, budget: Iterator[int]) -> None:
     if field.type == field.TYPE_MESSAGE:
         assert field.message_type is not None
-        _walk(body, base, field.message_type, path)
+        _walk(body, base, field.message_type, path, budget)
     elif field.type == field.TYPE_STRING:
         try:
             bytes(body).decode()

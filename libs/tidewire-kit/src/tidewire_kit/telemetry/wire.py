@@ -107,6 +107,8 @@ def _head(raw: bytes) -> tuple[str, int, int]:
                 shift += 7
                 if raw[at] < 0x80:
                     break
+                if shift > 63:  # no number: megabytes of it would be added up to one as long
+                    return "", 0, 0
             at += 1
     except (IndexError, UnicodeDecodeError):
         return "", 0, 0

@@ -13,6 +13,8 @@ from tidewire_kit.telemetry.metric_set import MetricSet
 
 _MAX_METRIC_SETS = 4_096
 _MAX_LISTS = 256
+_MAX_NAMES = 131_072
+"""In all remembered lists of a tenant together; about 10 MB."""
 _WORTH_REMEMBERING = 16
 
 
@@ -22,6 +24,8 @@ class DeviceSlots:
     def __init__(self, view: TenantView) -> None:
         self._view = view
         self._known: dict[int, tuple[list[str], NDArray[np.intp]]] = {}
+        self._names = 0
+        """In all that is known."""
         self._valid: tuple[int, int] = (-1, -1)
 
     def find(self, names: list[str], generation: int) -> NDArray[np.intp] | None:
@@ -32,18 +36,19 @@ class DeviceSlots:
         valid = (generation, len(table))  # one of them changes whenever a name comes to mean another slot
         if valid != self._valid:
             self._known.clear()
+            self._names = 0
             self._valid = valid
         known = self._known.get(id(names))
         if known is not None:
             return known[1]
         slots = self._look_up(names)
-        if slots is not None:
-            if len(self._known) >= _MAX_LISTS:
-                del self._known[next(iter(self._known))]
-            self._known[id(names)] = (
-                names,
-                slots,
-            )  # holding the list keeps its identity from being given away
+        if slots is not None and len(names) <= _MAX_NAMES:
+            while len(self._known) >= _MAX_LISTS or self._names + len(names) > _MAX_NAMES:
+                oldest, _ = self._known.pop(next(iter(self._known)))
+                self._names -= len(oldest)
+            # Holding the list keeps its identity from being given away.
+            self._known[id(names)] = (names, slots)
+            self._names += len(names)
         return slots
 
     def _look_up(self, names: list[str]) -> NDArray[np.intp] | None:
