@@ -9,7 +9,7 @@ import pytest
 from tidewire.registry.v1.resources_pb2 import Device, Tenant
 from tidewire_kit.clock import SystemClock
 from tidewire_kit.errors import InvalidArgument, Unauthenticated, Unavailable
-from tidewire_kit.identity import Role, TokenSigner, publisher_uid_of
+from tidewire_kit.identity import Role, TokenSigner, publisher_uid_of, verifier
 from tidewire_kit.ids import new_uid
 from tidewire_testkit.clock import ManualClock
 from tidewire_testkit.directory import TestCredential, TestTenant, World, key_change
@@ -304,3 +304,15 @@ def test_a_known_token_costs_next_to_nothing() -> None:
     for _ in range(10_000):
         world.verifier.verify_authorization(value)
     print(f"{(time.perf_counter() - began) / 10_000 * 1e6:.2f} µs for a known token")
+
+
+def test_the_cache_is_bounded_in_characters_too(
+    world: World, credential: TestCredential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device signs as many tokens as it likes, and as long ones."""
+    monkeypatch.setattr(verifier, "_CACHED_CHARACTERS", 20_000, raising=False)
+    tokens = [world.device_token(credential, padding=f"{n:04}" + "x" * 4000) for n in range(20)]
+    callers = [world.verifier.verify(token) for token in tokens]
+    assert sum(map(len, world.verifier._known)) <= 20_000
+    assert world.verifier.verify(tokens[-1]) is callers[-1]
+    assert world.verifier.verify(tokens[0]).device_uid == credential.device.uid

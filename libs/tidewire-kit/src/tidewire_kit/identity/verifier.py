@@ -27,6 +27,8 @@ from tidewire_kit.identity.claims import (
 from tidewire_kit.ids import TenantId, parse_uid
 
 _CACHED_TOKENS: Final = 100_000
+_CACHED_CHARACTERS = 64 << 20
+"""Of all cached tokens together: a device may sign as many long ones as it likes."""
 _DEVICE_ROLES = frozenset({Role.DEVICE})
 _SERVICE_ROLES = frozenset({Role.SERVICE})
 
@@ -38,6 +40,7 @@ class TokenVerifier:
         self._directory = directory
         self._clock = clock
         self._known: dict[str, Caller] = {}
+        self._known_characters = 0
 
     def verify(self, token: str) -> Caller:
         """Returns who a token stands for; the same object while it is cached. Raises as `verify_authorization`."""
@@ -94,9 +97,12 @@ class TokenVerifier:
             credential = self._credential(key_id)
             claims = self._claims(token, credential.public_key, algorithm)
             caller = self._device(claims, credential, Admission(key_id, credential.uid, -1))
-        if len(self._known) >= _CACHED_TOKENS:
-            del self._known[next(iter(self._known))]
         self._known[authorization] = caller
+        self._known_characters += len(authorization)
+        while len(self._known) > _CACHED_TOKENS or self._known_characters > _CACHED_CHARACTERS:
+            oldest = next(iter(self._known))
+            self._known_characters -= len(oldest)
+            del self._known[oldest]
         return caller
 
     def _credential(self, key_id: str) -> CredentialView:
