@@ -25,7 +25,11 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         return view.id if view is not None else ""
 
     metrics = IngestionMetrics(ctx.metrics, ctx.clock, tenant_name)
-    limits = ProducerLimits(gather_seconds=settings.gather_seconds, pending_bytes=settings.pending_bytes)
+    limits = ProducerLimits(
+        gather_seconds=settings.gather_seconds,
+        busy_gather_seconds=settings.busy_gather_seconds,
+        pending_bytes=settings.pending_bytes,
+    )
     producer = TelemetryProducer(ctx.log, topics.TELEMETRY, ctx.clock, limits=limits, observer=metrics)
     metrics.watch_pending(lambda: producer.pending_bytes)
     resolver = RegistryResolver(directory, lambda: ctx.channel_to("registry"), settings.resolve_seconds)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 _SAMPLE_SECONDS = 0.02
-_IDLE, _BUSY = 0.45, 0.7
+_IDLE, _BUSY = 0.5, 0.75
 """Share of its time that the thread works: no spacing up to the first, all of it from the second on."""
 _WEIGHT = 0.3
 

@@ -35,7 +35,7 @@ class ProducerLimits:
 
     gather_seconds: float = 0.002
     """Requests wait for the commit before theirs at most this long; then a second commit goes along with it."""
-    busy_gather_seconds: float = 0.01
+    busy_gather_seconds: float = 0.006
     """Time between two commits when the loop's thread is busy all the time; less when it is less busy."""
     gather_bytes: int = 256 << 10
     """Neither wait applies when this much is there: enough to be worth a commit."""
