@@ -24,7 +24,12 @@ DEAD_LETTER_RETENTION_SECONDS = 14 * 86400.0
 def specs(partitions: int) -> list[TopicSpec]:
     """Returns what every process ensures at its start. `partitions` counts only when a topic is created."""
     return [
-        TopicSpec(TELEMETRY, partitions=partitions, retention_seconds=TELEMETRY_RETENTION_SECONDS),
+        TopicSpec(
+            TELEMETRY,
+            partitions=partitions,
+            retention_seconds=TELEMETRY_RETENTION_SECONDS,
+            held_for=("tidewire.storage",),
+        ),
         TopicSpec(REGISTRY, partitions=1, compacted=True),
         TopicSpec(DEAD_LETTER, partitions=1, retention_seconds=DEAD_LETTER_RETENTION_SECONDS),
     ]

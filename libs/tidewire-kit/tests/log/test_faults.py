@@ -137,6 +137,17 @@ async def test_at_the_cap_the_uncommitted_rest_stays(log: EmbeddedLog) -> None:
     assert [r.offset for r in found] == list(range(begin, (await log.end_offsets(TOPIC))[0]))
 
 
+async def test_at_the_cap_it_refuses_while_a_group_that_it_is_held_for_has_never_come(
+    message_log_factory: MessageLogFactory,
+) -> None:
+    """As when storage fails at the platform's first start: what is acknowledged stays until it has been stored."""
+    log = await message_log_factory()
+    await log.ensure_topics([TopicSpec(TOPIC, partitions=2, held_for=(GROUP,))])
+    with pytest.raises(LogFull, match="have not finished"):
+        await produce(log, 200)
+    assert await log.begin_offsets(TOPIC) == [0, 0]
+
+
 async def test_groups_that_hold_nothing_do_not_stop_the_log(log: EmbeddedLog) -> None:
     consumer = await log.consume("tidewire.routing", [TOPIC], RecordingHandler())
     await until(lambda: _poll(consumer, 2))

@@ -52,6 +52,8 @@ class TopicSpec:
     """True: a table of the latest value per key (`put`, `table`). False: a stream of records (`produce`, `consume`)."""
     retention_seconds: float = 72 * 3600
     """Records older than this may be removed once every retention holder has committed them. Unused when compacted."""
+    held_for: tuple[str, ...] = ()
+    """Groups that hold the records of this topic from its creation on, though they have never come yet."""
 
 
 @dataclass(frozen=True, slots=True)

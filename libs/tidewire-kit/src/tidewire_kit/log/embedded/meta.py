@@ -108,7 +108,12 @@ def ensure_topics(connection: sqlite3.Connection, specs: Sequence[TopicSpec]) ->
             connection.execute(
                 "UPDATE topics SET retention_seconds = ? WHERE id = ?", (spec.retention_seconds, row.id)
             )
-    return load_topics(connection)
+    rows = load_topics(connection)
+    ids = {row.name: row.id for row in rows}
+    for spec in specs:
+        for group in spec.held_for:
+            register_group(connection, group, [ids[spec.name]])
+    return rows
 
 
 def register_group(connection: sqlite3.Connection, group: str, topic_ids: Iterable[int]) -> None:
