@@ -65,7 +65,7 @@ imports: $(STAMP) ## The contracts between packages and layers
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## Unit and contract tests on the embedded backend (PYTEST_ARGS="-k name" to choose)
-	@$(PYTEST) $(PYTEST_ARGS)
+	@$(PYTEST) --numprocesses auto $(PYTEST_ARGS)
 
 .PHONY: test-platform
 test-platform: $(STAMP) ## The whole platform over processes, and the ledger test under SIGKILL

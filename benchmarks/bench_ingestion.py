@@ -24,6 +24,7 @@ from tidewire_kit.clock import SystemClock
 from tidewire_kit.identity import Role
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
+from tidewire_kit.settings import CommonSettings
 from tidewire_testkit.directory import (
     TestDevice,
     TestTenant,
@@ -118,7 +119,7 @@ async def running_ingestion(**environ: str) -> AsyncIterator[Target]:
         try:
             address = await _address(root, process)
             await log.start()
-            await log.ensure_topics(topics.specs(16))
+            await log.ensure_topics(topics.specs(CommonSettings().partitions))
             token_file = root / "bench.token"
             token_file.write_text(await _register(log, clock))
             beats = asyncio.create_task(_beat(log, clock))

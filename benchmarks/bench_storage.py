@@ -25,12 +25,13 @@ from tidewire_kit.clock import SystemClock
 from tidewire_kit.ids import TenantId, partition_of
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
 from tidewire_kit.log.port import Outgoing
+from tidewire_kit.settings import CommonSettings
 from tidewire_kit.telemetry.record import Table, encode_record
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.consumer import telemetry_owner
 
-PARTITIONS = 16
+PARTITIONS = CommonSettings().partitions
 GOAL_CPU_SECONDS = 0.10
 GOAL_BYTES = 1.5
 GOAL_RSS_MIB = 400

@@ -1,5 +1,6 @@
 import time
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 
 import grpc
 import jwt
@@ -113,7 +114,9 @@ def certificate(tmp_path):
         .serial_number(1)
         .not_valid_before(now - timedelta(minutes=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -129,14 +132,14 @@ async def test_tls_with_a_ca_file(platform, certificate):
     await platform.registry_server.stop()
     port = (await platform.registry_server.start()).rpartition(":")[2]
     platform.registry.devices = ["d"]
-    async with AsyncConnection(f"localhost:{port}", token="t", ca_file=path, tenant="demo") as connection:
+    async with AsyncConnection(f"127.0.0.1:{port}", token="t", ca_file=path, tenant="demo") as connection:
         assert [device.name async for device in AsyncAdminClient(connection).list_devices()] == [
             "tenants/demo/devices/d"
         ]
-    async with AsyncConnection(f"grpcs://localhost:{port}", token="t", retry_seconds=0) as connection:
+    async with AsyncConnection(f"grpcs://127.0.0.1:{port}", token="t", retry_seconds=0) as connection:
         with pytest.raises(Unavailable, match="TLS handshake failed"):
             await connection.tenant()
-    async with AsyncConnection(f"localhost:{port}", token="t", ca_file="/none.pem") as connection:
+    async with AsyncConnection(f"127.0.0.1:{port}", token="t", ca_file="/none.pem") as connection:
         with pytest.raises(InvalidArgument, match=r"CA file /none.pem cannot be read"):
             await connection.tenant()
 

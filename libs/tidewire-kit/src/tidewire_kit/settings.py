@@ -190,9 +190,9 @@ class CommonSettings:
     drain_seconds: float = setting(20.0, minimum=0.1, maximum=600)
     """Longest time that a stopping process takes for what it has accepted. Below Kubernetes' 30 s before SIGKILL."""
 
-    partitions: int = setting(16, minimum=1, maximum=1024)
-    """Partitions of the telemetry topic, fixed when it is created: another number is refused after that. Default: more
-    than the cores of one machine that could share the work."""
+    partitions: int = setting(4, minimum=1, maximum=1024)
+    """Partitions of the telemetry topic, fixed when it is created: another number is refused after that. Default 4: so
+    many storage processes can share the work of one machine, and records stay large (ADR 8)."""
 
     log_cap_bytes: int = setting(0, minimum=0)
     """Most bytes of the embedded log. 0: the smaller of 20 % of the disk and 20 GiB."""

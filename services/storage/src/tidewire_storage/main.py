@@ -36,7 +36,10 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     metrics = StorageMetrics(ctx.metrics, ctx.clock, ctx.directory)
     ingest = IngestReadings(store, ctx.clock, incarnation, _limits(settings), metrics.flushed)
     owner = telemetry_owner(
-        ctx.log, ctx.clock, ingest, OwnerSettings(window_seconds=settings.dedup_window_seconds)
+        ctx.log,
+        ctx.clock,
+        ingest,
+        OwnerSettings(gather_seconds=settings.poll_seconds, window_seconds=settings.dedup_window_seconds),
     )
     metrics.watch_owner(owner.stats, ctx.metrics)
     accounts = Accounts(store, ctx.log, ctx.clock, topics.TELEMETRY, lambda: ingest.in_flight_readings)

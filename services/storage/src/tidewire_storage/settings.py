@@ -25,6 +25,10 @@ class Settings:
     flush_cells: int = setting(2_000_000, minimum=1_000, maximum=50_000_000)
     """Most cells (rows × metrics) gathered before they are stored. Twice as many may be in memory, at 8 bytes each."""
 
+    poll_seconds: float = setting(0.1, minimum=0.0, maximum=1.0)
+    """Pause between two looks at the log while there is little in it, in seconds. Looking at each commit would cost
+    more than storing what it holds; rows wait for `flush_seconds` anyway."""
+
     series_seconds: float = setting(1.5, minimum=0.0, maximum=4.0)
     """Least time between two writings of the newest values, in seconds. A busy device is then written seldom."""
 

@@ -46,7 +46,7 @@ class TopicSpec:
 
     name: str
     """`[a-z][a-z0-9.-]{0,199}`, for example `tidewire.telemetry.v1`."""
-    partitions: int = 16
+    partitions: int = 4
     """1 to 1,024. Ignored for compacted topics, which have one."""
     compacted: bool = False
     """True: a table of the latest value per key (`put`, `table`). False: a stream of records (`produce`, `consume`)."""
