@@ -17,7 +17,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.data import Fleet
-from benchmarks.figures import ROOT
+from benchmarks.figures import ROOT, cpu_seconds
 from tidewire.registry.v1 import registry_pb2, registry_pb2_grpc, resources_pb2
 from tidewire.storage.v1 import storage_pb2, storage_pb2_grpc
 
@@ -42,6 +42,13 @@ class Platform:
         """Process ids of the command and of everything it started."""
         parent = psutil.Process(self.process.pid)
         return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
+
+    def cpu_by_service(self) -> dict[str, float]:
+        """CPU seconds that each service's processes have used so far."""
+        return {
+            service: cpu_seconds(int(str(process["pid"])) for process in processes)
+            for service, processes in self.endpoints.items()
+        }
 
     def metadata(self, admin: bool = False) -> tuple[tuple[str, str], ...]:
         """Call metadata with the tenant's or the platform's token."""

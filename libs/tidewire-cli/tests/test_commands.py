@@ -63,6 +63,18 @@ def test_nobody_there_is_3_and_says_what_to_do(tidewire, monkeypatch):
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_context_named_on_the_command_line_beats_the_environment(tidewire, platform, monkeypatch, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("header.e30.signature")
+    given = ("--endpoint", platform.endpoint, "--tenant", "demo", "--token-file", str(token))
+    assert tidewire("context", "create", "there", *given).exit_code == 0
+    monkeypatch.setenv("TIDEWIRE_ENDPOINT", "127.0.0.1:1")
+    monkeypatch.setenv("TIDEWIRE_TOKEN", "of-somebody-else")
+    monkeypatch.setattr("tidewire_cli.session.RETRY_SECONDS", 0.0)
+    assert tidewire("device", "list").exit_code == 3
+    assert tidewire("device", "list", "--context", "there").exit_code == 0
+
+
 def test_refused_is_4(online):
     result = online("device", "get", "nope")
     assert (result.exit_code, result.stderr) == (4, "Error: tenants/demo/devices/nope does not exist\n")

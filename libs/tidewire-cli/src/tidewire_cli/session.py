@@ -116,6 +116,8 @@ class Options:
     tenant: str = ""
     output: Format = Format.TABLE
     verbose: bool = False
+    use_environment: bool = True
+    """False: the context was named on the command line, which says more than a variable somebody set before."""
 
 
 class Session:
@@ -151,7 +153,7 @@ class Session:
         source: TokenSource
         if options.token_file is not None:
             source = FileToken(options.token_file)
-        elif token := os.environ.get("TIDEWIRE_TOKEN"):
+        elif options.use_environment and (token := os.environ.get("TIDEWIRE_TOKEN")):
             source = StaticToken(token)
         elif context is not None and context.token_file:
             source = FileToken(context.token_file)
@@ -165,7 +167,8 @@ class Session:
                 reason="NO_TOKEN",
             )
         source.token()
-        ca_file = os.environ.get("TIDEWIRE_CA_FILE") or (context.ca_file if context is not None else "")
+        ca_file = os.environ.get("TIDEWIRE_CA_FILE", "") if options.use_environment else ""
+        ca_file = ca_file or (context.ca_file if context is not None else "")
         return AsyncConnection(
             options.endpoint or (context.endpoint if context is not None else DEFAULT_ENDPOINT),
             token=source,
@@ -254,10 +257,11 @@ def command(
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, (annotation, default) in _COMMON.items()
         ]
+        common.append(inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
 
         @functools.wraps(function)
         def run_command(**given: Any) -> None:
-            options = Options(**{key: given.pop(key) for key in _COMMON})
+            options = _options(given.pop("ctx"), {key: given.pop(key) for key in _COMMON})
             raise typer.Exit(run(Session(options), lambda session: function(session, **given)))
 
         own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
@@ -267,6 +271,17 @@ def command(
         return run_command
 
     return register
+
+
+def _options(ctx: typer.Context, given: dict[str, Any]) -> Options:
+    """The common options; a context named on the command line puts what comes from the environment aside."""
+    sources = {key: getattr(ctx.get_parameter_source(key), "name", "") for key in _COMMON}
+    if sources["context"] != "COMMANDLINE":
+        return Options(**given)
+    for key in ("endpoint", "token_file", "tenant"):
+        if sources[key] == "ENVIRONMENT":
+            given[key] = _COMMON[key][1]
+    return Options(**given, use_environment=False)
 
 
 def run(session: Session, work: Callable[[Session], Awaitable[None]]) -> int:
