@@ -217,10 +217,10 @@ def csv_import(scale: Scale) -> list[Figure]:
         done = subprocess.run(
             [
                 tidewire,
-                "--token-file",
-                platform.token_file,
                 "import",
                 file,
+                "--token-file",
+                platform.token_file,
                 "--yes",
                 "--time-column",
                 "time",
