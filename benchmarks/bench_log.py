@@ -46,5 +46,5 @@ async def _run(rounds: int, seconds: float) -> list[Figure]:
     )
     return [
         Figure("log: seen by another process, p99", seen, "ms", 5, note, at_most=True),
-        Figure("log: idle reader, CPU", idle, "% of a core", 1, "one process, 16 partitions", at_most=True),
+        Figure("log: idle reader, CPU", idle, "% of a core", 1, "one process", at_most=True),
     ]
