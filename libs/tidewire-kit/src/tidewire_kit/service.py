@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Protocol
 
 import grpc
+import uvloop
 from grpc import aio
 from prometheus_client import CollectorRegistry
 
@@ -163,7 +164,8 @@ def run[S: ServiceSettings](
         logger.warning("setting_unknown", variable=variable, did_you_mean=near)
     stop_traces = traces.configure(name, environ)
     try:
-        asyncio.run(_serve(name, settings, common, build))
+        # uvloop: a quarter less CPU per gRPC call than asyncio's own loop (benchmarks/README.md).
+        uvloop.run(_serve(name, settings, common, build))
     except InvalidArgument as error:
         logger.error("start_failed", error=error.message, reason=error.reason)
         return EXIT_BAD_SETTINGS
