@@ -31,5 +31,10 @@ def specs(partitions: int) -> list[TopicSpec]:
             held_for=("tidewire.storage",),
         ),
         TopicSpec(REGISTRY, partitions=1, compacted=True),
-        TopicSpec(DEAD_LETTER, partitions=1, retention_seconds=DEAD_LETTER_RETENTION_SECONDS),
+        TopicSpec(
+            DEAD_LETTER,
+            partitions=1,
+            retention_seconds=DEAD_LETTER_RETENTION_SECONDS,
+            may_exceed_cap=True,
+        ),
     ]

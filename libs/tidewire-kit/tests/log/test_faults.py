@@ -148,6 +148,18 @@ async def test_at_the_cap_it_refuses_while_a_group_that_it_is_held_for_has_never
     assert await log.begin_offsets(TOPIC) == [0, 0]
 
 
+async def test_at_the_cap_a_record_can_still_be_set_aside(log: EmbeddedLog) -> None:
+    """Otherwise a poison record there would stop its consumer, and with it all that makes room."""
+    await log.ensure_topics([TopicSpec("letters", partitions=1, may_exceed_cap=True)])
+    await log.consume(GROUP, [TOPIC], RecordingHandler())
+    with pytest.raises(LogFull):
+        await produce(log, 200)
+    await log.produce("letters", [Outgoing(0, b"", [KILOBYTE])])
+    with pytest.raises(LogFull):
+        await produce(log)
+    assert len(await log.read("letters", 0, 0)) == 1
+
+
 async def test_groups_that_hold_nothing_do_not_stop_the_log(log: EmbeddedLog) -> None:
     consumer = await log.consume("tidewire.routing", [TOPIC], RecordingHandler())
     await until(lambda: _poll(consumer, 2))

@@ -54,6 +54,8 @@ class TopicSpec:
     """Records older than this may be removed once every retention holder has committed them. Unused when compacted."""
     held_for: tuple[str, ...] = ()
     """Groups that hold the records of this topic from its creation on, though they have never come yet."""
+    may_exceed_cap: bool = False
+    """For what consumers write in order to finish what fills the log (dead letters): goes on for a while at its cap."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from tidewire_kit.log.errors import LogFull
 
 _KEPT_SECONDS = 0.1
 _KEPT_BYTES = 4 << 20
+_RESERVE_DIVISOR = 16
+"""What may exceed the cap may do so by this part of it."""
 
 
 class Measured(Protocol):
@@ -50,8 +52,12 @@ class Capacity:
         """What all topics hold now."""
         return sum(topic.held_bytes() for topic in self._topics())
 
-    def admit(self, needed_bytes: int) -> None:
-        """Raises LogFull when `needed_bytes` more must not be written, after trying to make room."""
+    def admit(self, needed_bytes: int, *, may_exceed_cap: bool = False) -> None:
+        """Raises LogFull when `needed_bytes` more must not be written, after trying to make room.
+
+        With `may_exceed_cap` there is a little room above the cap: at the cap a consumer must still be able to set
+        aside a record that it cannot process, since only what is processed makes room.
+        """
         with self._lock:
             now = time.monotonic()
             if now - self._checked_at < _KEPT_SECONDS and needed_bytes <= self._allowance:
@@ -71,7 +77,7 @@ class Capacity:
             if held + needed_bytes > cap:
                 self._make_room(needed_bytes)
                 held = self.held_bytes()
-            if held + needed_bytes > cap:
+            if held + needed_bytes > cap + (cap // _RESERVE_DIVISOR if may_exceed_cap else 0):
                 raise LogFull(
                     f"the log holds {held >> 20} MiB of {cap >> 20} MiB that storage or alerting have not finished; "
                     "it goes on when they have caught up, or with a larger TIDEWIRE_LOG_CAP_BYTES",
@@ -79,4 +85,4 @@ class Capacity:
                 )
             self._checked_at = now
             spare = min(cap - held, free - self._settings.min_free_bytes) - needed_bytes
-            self._allowance = min(_KEPT_BYTES, spare)
+            self._allowance = max(0, min(_KEPT_BYTES, spare))

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
@@ -50,6 +51,7 @@ class EmbeddedLog:
         self._directory = data_dir / "log"
         self._run_directory = data_dir / "run"
         self._rows: dict[str, meta.TopicRow] = {}
+        self._may_exceed_cap: set[str] = set()
         self._streams: dict[str, StreamTopic] = {}
         self._committers: dict[str, Committer] = {}
         self._senders: dict[str, WakeSender] = {}
@@ -113,6 +115,7 @@ class EmbeddedLog:
                 raise InvalidArgument("partitions", why)
         rows = await self._meta.write(lambda connection: meta.ensure_topics(connection, specs))
         asked = {spec.name for spec in specs}
+        self._may_exceed_cap |= {spec.name for spec in specs if spec.may_exceed_cap}
         for row in rows:
             if row.name not in asked:
                 continue
@@ -281,7 +284,8 @@ class EmbeddedLog:
         if self._closing:
             raise Unavailable("message log", "the process is stopping")
         notify = self._sender(topic).notify
-        committer = Committer(self._stream(topic).appender, self._settings, self._capacity.admit, notify)
+        admit = partial(self._capacity.admit, may_exceed_cap=topic in self._may_exceed_cap)
+        committer = Committer(self._stream(topic).appender, self._settings, admit, notify)
         self._committers[topic] = committer
         return committer
 
