@@ -48,6 +48,11 @@ class Capacity:
         """The cap in force."""
         return self._settings.log_cap_bytes or default_cap_bytes(self._directory)
 
+    @property
+    def reserve_bytes(self) -> int:
+        """Room above the cap for what may exceed it."""
+        return self.cap_bytes // _RESERVE_DIVISOR
+
     def held_bytes(self) -> int:
         """What all topics hold now."""
         return sum(topic.held_bytes() for topic in self._topics())
@@ -77,7 +82,7 @@ class Capacity:
             if held + needed_bytes > cap:
                 self._make_room(needed_bytes)
                 held = self.held_bytes()
-            if held + needed_bytes > cap + (cap // _RESERVE_DIVISOR if may_exceed_cap else 0):
+            if held + needed_bytes > cap + (self.reserve_bytes if may_exceed_cap else 0):
                 raise LogFull(
                     f"the log holds {held >> 20} MiB of {cap >> 20} MiB that storage or alerting have not finished; "
                     "it goes on when they have caught up, or with a larger TIDEWIRE_LOG_CAP_BYTES",

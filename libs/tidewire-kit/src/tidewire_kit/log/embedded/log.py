@@ -290,7 +290,10 @@ class EmbeddedLog:
         return committer
 
     def _make_room(self, needed_bytes: int) -> None:
-        self._retention.make_room(needed_bytes, self._capacity.cap_bytes)
+        capacity = self._capacity
+        self._retention.make_room(
+            needed_bytes, capacity.cap_bytes, capacity.reserve_bytes, self._may_exceed_cap
+        )
         for stream in tuple(self._streams.values()):
             stream.forget_begin()
 

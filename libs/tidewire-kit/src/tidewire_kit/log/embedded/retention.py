@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,11 +68,23 @@ class Retention:
         os.utime(self._lock_path)
         return removed
 
-    def make_room(self, needed_bytes: int, cap_bytes: int) -> int:
-        """Removes the oldest committed segments until `needed_bytes` fit below the cap; returns the bytes removed."""
+    def make_room(
+        self, needed_bytes: int, cap_bytes: int, reserve_bytes: int, reserved: Collection[str]
+    ) -> int:
+        """Removes the oldest committed segments until `needed_bytes` fit below the cap; returns the bytes removed.
+
+        Of the topics in `reserved` each keeps `reserve_bytes`.
+        """
         held = sum(topic.held_bytes() for topic in self._topics())
         excess = held + needed_bytes - int(cap_bytes * (1 - _ROOM))
-        return self._run(lambda _candidate, removed: removed < excess, roll=True)
+
+        def wanted(candidate: _Candidate, removed: int) -> bool:
+            topic = candidate.topic
+            return removed < excess and not (
+                topic.row.name in reserved and topic.held_bytes() <= reserve_bytes
+            )
+
+        return self._run(wanted, roll=True)
 
     def _run(self, wanted: Callable[[_Candidate, int], bool], *, roll: bool = False) -> int:
         lock = FileLock(self._lock_path)
