@@ -134,4 +134,4 @@ async def test_room_is_made_while_another_process_ends_a_segment(
         return durable(self)
 
     monkeypatch.setattr(StreamTopic, "durable", after_a_roll)
-    await asyncio.to_thread(log._retention.make_room, 1, 0)
+    await asyncio.to_thread(log._retention.make_room, 1, 0, 0, ())
