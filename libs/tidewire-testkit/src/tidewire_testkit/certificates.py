@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -11,6 +12,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 _DAY = datetime.timedelta(days=1)
+_VALID = 365 * _DAY
+_CA_KEY_USAGE = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -23,6 +36,8 @@ class Authority:
         self._certificate = (
             self._builder(self._subject, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_CA_KEY_USAGE, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -32,13 +47,21 @@ class Authority:
         path.write_bytes(self._certificate.public_bytes(Encoding.PEM))
         return path
 
-    def issue(self, directory: Path, name: str) -> tuple[Path, Path]:
-        """Writes a new certificate for localhost and its key, replacing older ones; returns (certificate, key)."""
+    def issue(
+        self, directory: Path, name: str, *, addresses: Sequence[str] = ("127.0.0.1",), expired: bool = False
+    ) -> tuple[Path, Path]:
+        """Writes a new certificate for localhost and its key, replacing older ones; returns (certificate, key).
+
+        addresses: further IP addresses it is good for. expired: it was good until an hour ago.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in addresses)]
         certificate = (
-            self._builder(_named(name), key.public_key())
+            self._builder(_named(name), key.public_key(), expired=expired)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
             .sign(self._key, hashes.SHA256())
         )
         cert_file, key_file = directory / f"{name}.pem", directory / f"{name}.key"
@@ -46,13 +69,15 @@ class Authority:
         _replace(cert_file, certificate.public_bytes(Encoding.PEM))
         return cert_file, key_file
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, expired: bool = False
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(key)
         return (
             builder.serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_after(now - _DAY / 24 if expired else now + _VALID)
         )
 
 

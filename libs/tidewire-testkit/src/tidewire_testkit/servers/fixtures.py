@@ -1,0 +1,62 @@
+"""The fixtures with which a test marked `servers` reaches a real Kafka and a real Cassandra.
+
+Loaded for every test run by `-p` in pyproject.toml, so tests only name them. `make test-servers` starts the servers
+once for all workers and says where by TIDEWIRE_TEST_KAFKA and TIDEWIRE_TEST_CASSANDRA; so does who has servers running
+already. Without these variables the fixtures start servers of their own, and a test fails when that cannot be done.
+
+Tests share the servers: they use topic prefixes, groups and keyspaces of their own.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+KAFKA_VARIABLE = "TIDEWIRE_TEST_KAFKA"
+CASSANDRA_VARIABLE = "TIDEWIRE_TEST_CASSANDRA"
+
+_VARIABLES = {"kafka_servers": KAFKA_VARIABLE, "cassandra_contact_points": CASSANDRA_VARIABLE}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Does not count the start of servers as a test's time: a first start may have to install them."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        started = [
+            name for name, variable in _VARIABLES.items() if name in names and variable not in os.environ
+        ]
+        if started and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(float(item.config.getini("timeout")), func_only=True))
+
+
+@pytest.fixture(scope="session")
+def kafka_servers(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Bootstrap servers (host:port, comma separated) of a running Kafka: plain, one broker, no topic made by itself."""
+    if given := os.environ.get(KAFKA_VARIABLE):
+        yield given
+        return
+    from tidewire_testkit.servers.kafka import KafkaCluster  # loads a driver that most test runs do not need
+
+    with KafkaCluster(logs_directory=_logs_directory(request)) as cluster:
+        yield cluster.bootstrap_servers
+        if request.session.testsfailed:
+            cluster.keep_logs()
+
+
+@pytest.fixture(scope="session")
+def cassandra_contact_points(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Contact points (host:port, comma separated) of a running Cassandra: plain, one node, no authentication."""
+    if given := os.environ.get(CASSANDRA_VARIABLE):
+        yield given
+        return
+    from tidewire_testkit.servers.cassandra import CassandraCluster
+
+    with CassandraCluster(logs_directory=_logs_directory(request)) as cluster:
+        yield cluster.contact_points
+        if request.session.testsfailed:
+            cluster.keep_logs()
+
+
+def _logs_directory(request: pytest.FixtureRequest) -> Path:
+    return request.config.rootpath / "build" / "servers"
