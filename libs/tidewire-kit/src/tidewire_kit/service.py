@@ -15,12 +15,14 @@ SIGTERM or SIGINT drains: NOT_SERVING, refuse, finish what was accepted, flush, 
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Final, Protocol
 
 import grpc
@@ -28,7 +30,7 @@ import uvloop
 from grpc import aio
 from prometheus_client import CollectorRegistry
 
-from tidewire_kit import topics
+from tidewire_kit import backend, topics
 from tidewire_kit.clock import Clock, SystemClock
 from tidewire_kit.datadir import DataDir, open_data_dir
 from tidewire_kit.directory import Directory
@@ -45,16 +47,17 @@ from tidewire_kit.grpc import (
     tls_files,
 )
 from tidewire_kit.identity import TokenVerifier
-from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
 from tidewire_kit.log.port import MemberProfile, MessageLog
 from tidewire_kit.net import advertised
 from tidewire_kit.observability import logs, traces
 from tidewire_kit.observability.http import MetricsServer
 from tidewire_kit.observability.metrics import RpcMetrics, new_registry
-from tidewire_kit.settings import CommonSettings, load, unknown_variables
+from tidewire_kit.settings import CommonSettings, SettingsClass, load, unknown_variables
 
 EXIT_FAILED: Final = 1
 EXIT_BAD_SETTINGS: Final = 2
+
+_turns = itertools.count(random.randrange(1 << 16))  # processes do not all begin with the same one
 
 logger = logs.get_logger(__name__)
 
@@ -87,24 +90,35 @@ class ServiceContext[S: ServiceSettings]:
     verifier: TokenVerifier
     guard: Guard
     metrics: CollectorRegistry
+    environ: Mapping[str, str]
+    """What adapters' own settings are loaded from."""
 
     def channel_to(self, service: str) -> aio.Channel:
         """Returns a channel to another service, with TLS and the service token as the settings say.
 
-        The address is the data directory's when that service runs there; otherwise, for the registry, the setting
-        TIDEWIRE_ENDPOINT, and for others Unavailable is raised. Make it late (at the first call), as the other service
-        may still be starting, and anew when calls fail with UNAVAILABLE, as it may have come back elsewhere.
+        It leads to one process of that service; calls take turns among those that live. They are known by the data
+        directory (embedded) or by the members of the log (distributed); of the registry, when neither names one, by
+        the setting TIDEWIRE_ENDPOINT. Otherwise Unavailable is raised. Make the channel late (at the first call), as
+        the other service may still be starting, and anew when calls fail with UNAVAILABLE, as it may have come back
+        elsewhere and another process of it may answer.
         """
         common = self.common
-        endpoints = read_endpoints(self.data_dir).get(service, [])
-        if not endpoints and service != "registry":
+        addresses = self._addresses_of(service)
+        if not addresses and service != "registry":
             raise Unavailable(service, "is not running here; try again shortly")
-        address = endpoints[0].address if endpoints else common.endpoint
+        address = addresses[next(_turns) % len(addresses)] if addresses else common.endpoint
         tls = None
         if common.tls_cert_file is not None:
             own = (common.tls_cert_file, common.tls_key_file) if common.tls_client_ca_file else (None, None)
             tls = channel_credentials(common.tls_ca_file, *own)
         return channel(address, tls, TokenFile(common.service_token_file or self.data_dir.service_token_file))
+
+    def _addresses_of(self, service: str) -> list[str]:
+        if self.common.backend == "embedded":
+            return [endpoint.address for endpoint in read_endpoints(self.data_dir).get(service, [])]
+        return [
+            member.addresses["grpc"] for member in self.log.members(service) if "grpc" in member.addresses
+        ]
 
 
 async def _nothing() -> None:
@@ -154,18 +168,20 @@ def run[S: ServiceSettings](
         common = load(CommonSettings, environ)
         settings = load(settings_cls, environ)
         tls_files(common)
+        backend.check_settings(common, environ)
     except InvalidArgument as error:
         sys.stderr.write(f"tidewire-{name}: {error.message}\n")
         return EXIT_BAD_SETTINGS
     if "--check-config" in sys.argv[1:]:
         return 0
+    read: list[type[SettingsClass]] = [CommonSettings, settings_cls, *backend.settings_classes(common)]
     logs.configure(name, level=common.log_level, form=common.log_format)
-    for variable, near in unknown_variables(environ, (CommonSettings, settings_cls)).items():
+    for variable, near in unknown_variables(environ, read).items():
         logger.warning("setting_unknown", variable=variable, did_you_mean=near)
     stop_traces = traces.configure(name, environ)
     try:
         # uvloop: a quarter less CPU per gRPC call than asyncio's own loop (benchmarks/README.md).
-        uvloop.run(_serve(name, settings, common, build))
+        uvloop.run(_serve(name, settings, common, build, environ))
     except InvalidArgument as error:
         logger.error("start_failed", error=error.message, reason=error.reason)
         return EXIT_BAD_SETTINGS
@@ -188,23 +204,25 @@ async def running_service[S: ServiceSettings](
     *,
     clock: Clock | None = None,
     log: MessageLog | None = None,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[RunningService]:
     """A service inside this process and loop, serving within the block, drained and closed after it.
 
-    `log` is one that is already started and stays open; None opens the data directory's.
+    `log` is one that is already started and stays open; None opens the backend's. `environ` has the settings of the
+    backend's adapters.
     """
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         data_dir = open_data_dir(common.data_dir)
+        metrics = new_registry()
         if log is None:
-            log = EmbeddedLog(data_dir.root, EmbeddedLogSettings(log_cap_bytes=common.log_cap_bytes or None))
-            await log.start()
+            log = backend.open_log(common, environ, data_dir, metrics)
             stack.push_async_callback(log.close)
-        await log.ensure_topics(topics.specs(common.partitions))
+            await log.start()
+        await log.ensure_topics(backend.topic_specs(common, environ))
         directory = Directory(log, clock, log.partitions(topics.TELEMETRY))
         await directory.start()
         stack.push_async_callback(directory.close)
-        metrics = new_registry()
         guard = Guard(TokenVerifier(directory, clock), RpcMetrics(metrics))
         server = Server(
             _server_settings(settings, common), tls_files(common), guard, jitter=random.uniform(-1, 1)
@@ -218,7 +236,7 @@ async def running_service[S: ServiceSettings](
         stack.push_async_callback(metrics_server.close)
 
         context = ServiceContext(
-            name, settings, common, clock, data_dir, log, directory, guard.verifier, guard, metrics
+            name, settings, common, clock, data_dir, log, directory, guard.verifier, guard, metrics, environ
         )
         parts = build(context)
         stack.push_async_callback(parts.close)
@@ -245,12 +263,14 @@ async def running_service[S: ServiceSettings](
             await _drain(server, parts, common.drain_seconds)
 
 
-async def _serve[S: ServiceSettings](name: str, settings: S, common: CommonSettings, build: Build[S]) -> None:
+async def _serve[S: ServiceSettings](
+    name: str, settings: S, common: CommonSettings, build: Build[S], environ: Mapping[str, str]
+) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stopping, number)
-    async with running_service(name, settings, common, build):
+    async with running_service(name, settings, common, build, environ=environ):
         # What start-up made stays: without this, each full collection would walk over a hundred thousand devices.
         gc.freeze()
         await stopping.wait()

@@ -141,8 +141,9 @@ class CommonSettings:
     data_dir: Path = setting(_DATA_DIR_DOC, derive=default_data_dir)
     """Directory of all data of the embedded backend; created when missing. One platform per directory."""
 
-    backend: Literal["embedded"] = "embedded"
-    """Where records and state are kept. `embedded`: files and SQLite in the data directory, on one machine."""
+    backend: Literal["embedded", "distributed"] = "embedded"
+    """Where records and state are kept. `embedded`: files and SQLite in the data directory, on one machine.
+    `distributed`: Kafka (`TIDEWIRE_KAFKA_*`) and Cassandra (`TIDEWIRE_CASSANDRA_*`), for processes on many."""
 
     host: str = "127.0.0.1"
     """Address that the gRPC and metrics listeners bind. Another than loopback needs TLS or `TIDEWIRE_INSECURE`."""
@@ -167,13 +168,15 @@ class CommonSettings:
     """Certificate authorities that services trust when they call one another, PEM. Unset: the system's."""
 
     signing_key_file: Path | None = None
-    """The platform's ES256 signing key, PEM; only the registry reads it. Unset: one made in the data directory."""
+    """The platform's ES256 signing key, PEM; only the registry reads it. Unset: one made in the data directory, or, on
+    the distributed backend, refused: all registry processes need the same."""
 
     service_token_file: Path | None = None
-    """Token by which services call one another; read again when it changes. Unset: the data directory's."""
+    """Token by which services call one another; read again when it changes. Unset: the data directory's, or, on the
+    distributed backend, refused."""
 
     endpoint: str = "127.0.0.1:7001"
-    """Address of the registry, `host:port`, where the data directory does not say it."""
+    """Address of the registry, `host:port`, where neither data directory nor the members of the log say it."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of log lines."""
@@ -191,8 +194,9 @@ class CommonSettings:
     """Longest time that a stopping process takes for what it has accepted. Below Kubernetes' 30 s before SIGKILL."""
 
     partitions: int = setting(4, minimum=1, maximum=1024)
-    """Partitions of the telemetry topic, fixed when it is created: another number is refused after that. Default 4: so
-    many storage processes can share the work of one machine, and records stay large (ADR 8)."""
+    """Partitions of the telemetry topic of the embedded log, fixed when it is created: another number is refused after
+    that. Default 4: so many storage processes can share the work of one machine, and records stay large (ADR 8). On
+    Kafka: `TIDEWIRE_KAFKA_PARTITIONS`."""
 
     log_cap_bytes: int = setting(0, minimum=0)
     """Most bytes of the embedded log. 0: the smaller of 20 % of the disk and 20 GiB."""
