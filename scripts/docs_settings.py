@@ -27,8 +27,9 @@ def settings_classes() -> list[type[SettingsClass]]:
     """Imports every `settings` module and returns the settings classes defined there, shared ones first."""
     found: list[type[SettingsClass]] = []
     for pattern in SOURCES:
-        for path in sorted(ROOT.glob(f"{pattern}/*/settings.py")):
-            module = importlib.import_module(f"{path.parent.name}.settings")
+        for path in sorted(ROOT.glob(f"{pattern}/**/settings.py")):
+            below = path.relative_to(next(parent for parent in path.parents if parent.name == "src"))
+            module = importlib.import_module(".".join(below.with_suffix("").parts))
             for _, value in inspect.getmembers(module, inspect.isclass):
                 own = value.__module__ == module.__name__
                 if own and hasattr(value, "PREFIX") and dataclasses.is_dataclass(value):
