@@ -1,0 +1,217 @@
+"""What may be wrong at the first connection, in the words of whoever has to put it right. Used by `connecting`."""
+
+import re
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cassandra
+from cassandra.cluster import NoHostAvailable
+from cassandra.connection import ProtocolVersionUnsupported
+from cassandra.protocol import ErrorMessage
+
+from tidewire_kit.cassandra.errors import DEPENDENCY, configuration_error, translated
+from tidewire_kit.cassandra.settings import CassandraSettings, variable
+from tidewire_kit.errors import FailedPrecondition, TidewireError, Unavailable
+
+OLDEST_VERSION = (4, 1)
+_OLDEST = "4.1"
+_NO_KEYSPACE = re.compile(r"keyspace '?\"?\w+'?\"? does(?: not|n't) exist", re.IGNORECASE)
+
+
+def start_error(
+    error: BaseException, settings: CassandraSettings, keyspace: str | None, datacenters: list[str]
+) -> TidewireError:
+    """Returns what to raise when the first connection failed. `datacenters`: those of the nodes found, if any were."""
+    if isinstance(error, TidewireError):
+        return error
+    found = _no_such_datacenter(settings, datacenters)
+    if found is not None:
+        return found
+    for cause in _causes(error):
+        found = _known(cause, settings, keyspace) or configuration_error(cause)
+        if found is not None:
+            return found
+    if isinstance(error, NoHostAvailable | cassandra.OperationTimedOut | OSError):
+        why = "; ".join(sorted({_words(cause) for cause in _causes(error)})) or "none answers"
+        return Unavailable(
+            DEPENDENCY,
+            f"no node answers at {settings.contact_points} ({why}); correct {variable('contact_points')}, or see "
+            "whether Cassandra runs there and lets this machine in",
+            reason="STORE_UNAVAILABLE",
+            retry_delay_seconds=5.0,
+        )
+    return translated(error)
+
+
+def check_version(versions: Iterable[str | None]) -> str:
+    """Returns the lowest version of the nodes. Raises FailedPrecondition when it is below the oldest supported one.
+
+    4.1 is the oldest that its makers still mend, and the oldest whose conditional writes, on which names and commits
+    rest, hold while nodes join and leave (Paxos v2).
+    """
+    known = sorted((_version(text), text) for text in versions if text)
+    if not known:
+        return ""
+    if known[0][0] < OLDEST_VERSION:
+        raise FailedPrecondition(
+            f"a node runs Cassandra {known[0][1]}; conditional writes are only safe from {_OLDEST} on: upgrade it, or "
+            f"point {variable('contact_points')} at a newer cluster",
+            reason="STORE_TOO_OLD",
+        )
+    return known[0][1]
+
+
+def only_datacenter(found: list[str]) -> str:
+    """Returns the cluster's only datacenter. Raises FailedPrecondition when there are several to choose from."""
+    if len(found) != 1:
+        raise FailedPrecondition(
+            f"the cluster has the datacenters {', '.join(found) or '(none)'}; set {variable('datacenter')} to the one "
+            "beside this process",
+            reason="STORE_DATACENTER",
+        )
+    return found[0]
+
+
+def read_password(settings: CassandraSettings) -> str:
+    """Returns the password. Raises FailedPrecondition naming the setting when it cannot be read."""
+    if settings.password_file is None:
+        raise FailedPrecondition(
+            f"{variable('username')} is set and {variable('password_file')} is not; name the file with its password",
+            reason="STORE_AUTHENTICATION",
+        )
+    try:
+        return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable("password_file", settings.password_file, error, "STORE_AUTHENTICATION") from None
+
+
+def check_no_tls(settings: CassandraSettings) -> None:
+    """Raises FailedPrecondition when TLS was meant but is not on."""
+    for field in ("cert_file", "key_file", "tls_server_name"):
+        if getattr(settings, field):
+            raise FailedPrecondition(
+                f"{variable(field)} is set and {variable('ca_file')} is not; name the authorities of the nodes' "
+                "certificates, which turns TLS on",
+                reason="STORE_TLS",
+            )
+
+
+def trusting(ca_file: Path) -> ssl.SSLContext:
+    """Returns a TLS context that trusts these authorities and checks names."""
+    try:
+        return ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise _unreadable("ca_file", ca_file, error, "STORE_TLS") from None
+
+
+def load_certificate(context: ssl.SSLContext, settings: CassandraSettings) -> None:
+    """Adds the client's certificate."""
+    assert settings.cert_file is not None
+    if settings.key_file is None:
+        raise FailedPrecondition(
+            f"{variable('cert_file')} is set and {variable('key_file')} is not; name its private key",
+            reason="STORE_TLS",
+        )
+    try:
+        context.load_cert_chain(str(settings.cert_file), str(settings.key_file))
+    except (OSError, ssl.SSLError) as error:
+        raise _unreadable("cert_file", settings.cert_file, error, "STORE_TLS", also="key_file") from None
+
+
+def _unreadable(
+    field: str, path: Path, error: Exception, reason: str, *, also: str | None = None
+) -> FailedPrecondition:
+    why = getattr(error, "strerror", None) or type(error).__name__
+    names = variable(field) + (f" and {variable(also)}" if also else "")
+    return FailedPrecondition(
+        f"{path} cannot be used ({why}); correct {names}", reason=reason, subject=str(path)
+    )
+
+
+def _no_such_datacenter(settings: CassandraSettings, datacenters: list[str]) -> FailedPrecondition | None:
+    if not settings.datacenter or not datacenters or settings.datacenter in datacenters:
+        return None
+    return FailedPrecondition(
+        f"the cluster has no datacenter {settings.datacenter!r} but {', '.join(datacenters)}; correct "
+        f"{variable('datacenter')} (case matters)",
+        reason="STORE_DATACENTER",
+    )
+
+
+def _known(
+    cause: BaseException, settings: CassandraSettings, keyspace: str | None
+) -> FailedPrecondition | None:
+    if isinstance(cause, cassandra.UnresolvableContactPoints | socket.gaierror):
+        return FailedPrecondition(
+            f"none of {settings.contact_points} is known to the resolver; correct {variable('contact_points')}",
+            reason="STORE_UNRESOLVABLE",
+        )
+    if isinstance(cause, ProtocolVersionUnsupported) or "protocol version" in str(cause).lower():
+        return FailedPrecondition(
+            f"the server at {settings.contact_points} does not speak Cassandra's protocol 5, so it is older than "
+            f"{_OLDEST}; upgrade it, or correct {variable('contact_points')}",
+            reason="STORE_TOO_OLD",
+        )
+    if isinstance(cause, ssl.SSLError):
+        return _tls_error(cause, settings)
+    if keyspace is not None and _NO_KEYSPACE.search(str(cause)):
+        return FailedPrecondition(
+            f"there is no keyspace {keyspace}; run `tidewire schema apply`, or correct {variable('keyspace')}",
+            reason="STORE_KEYSPACE_MISSING",
+            subject=keyspace,
+        )
+    return None
+
+
+def _tls_error(cause: ssl.SSLError, settings: CassandraSettings) -> FailedPrecondition:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = cause.verify_message or "not trusted"
+        if "mismatch" in why.lower():
+            remedy = f"set {variable('tls_server_name')} to the name that it carries"
+        elif "expired" in why.lower():
+            remedy = "renew it"
+        else:
+            remedy = f"correct {variable('ca_file')}"
+        return FailedPrecondition(
+            f"the node's certificate does not hold ({why}); {remedy}", reason="STORE_TLS"
+        )
+    alert = (cause.reason or str(cause)).replace("_", " ").lower()
+    if settings.ca_file is None:
+        remedy = f"set {variable('ca_file')}"
+    elif "certificate" in alert or "alert" in alert:
+        remedy = f"the node asks for another certificate: correct {variable('cert_file')} and {variable('key_file')}"
+    else:
+        remedy = f"see whether {variable('contact_points')} names the TLS port"
+    return FailedPrecondition(
+        f"TLS with {settings.contact_points} failed ({alert}); {remedy}", reason="STORE_TLS"
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error itself, then the nodes' and whatever those stand for."""
+    yield error
+    nested: Any = error.errors if isinstance(error, NoHostAvailable | cassandra.OperationTimedOut) else None
+    for item in (nested.values() if isinstance(nested, dict) else nested) or ():
+        if isinstance(item, BaseException):
+            yield from _causes(item)
+    for argument in error.args:
+        if isinstance(argument, BaseException):
+            yield from _causes(argument)
+    if error.__cause__ is not None:
+        yield from _causes(error.__cause__)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, ErrorMessage):
+        return str(error.summary)
+    return type(error).__name__
+
+
+def _version(text: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
