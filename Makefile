@@ -71,6 +71,15 @@ test-unit: $(STAMP) ## Unit and contract tests on the embedded backend (PYTEST_A
 test-platform: $(STAMP) ## The whole platform over processes, and the ledger test under SIGKILL
 	@$(PYTEST) tests/platform tests/ledger $(PYTEST_ARGS)
 
+.PHONY: test-servers
+test-servers: $(STAMP) ## Tests on a real Kafka and Cassandra, started for them; needs Java 17, and Maven the first time
+	@$(BIN)/python -m tidewire_testkit.servers run -- $(PYTEST) -m servers libs services tests $(PYTEST_ARGS)
+
+.PHONY: test-faults
+test-faults: $(STAMP) ## Tests that kill, suspend and misconfigure brokers and nodes of their own; needs the same
+	@$(BIN)/python -m tidewire_testkit.servers install >/dev/null
+	@$(PYTEST) -m faults libs services tests $(PYTEST_ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Measure the figures on this machine: a table, and build/bench.json
 	@mkdir -p build

@@ -32,9 +32,9 @@ _PEM = "org.apache.cassandra.security.PEMBasedSslContextFactory"
 class CassandraCluster(Cluster):
     """One node, or three; keyspaces of the system are replicated to all of them.
 
-    `settings` are keys of cassandra.yaml, with values as YAML has them. A lone node syncs its commit log with every
-    batch of writes (`commitlog_sync: batch`), because a periodic one loses what was acknowledged in the last 100 ms
-    before a crash; three are periodic, as in production.
+    `settings` are keys of cassandra.yaml; a string that spells a number or the like is taken as that. A lone node
+    syncs its commit log with every batch of writes (`commitlog_sync: batch`), because a periodic one loses what was
+    acknowledged in the last 100 ms before a crash; three are periodic, as in production.
     """
 
     NAME = "cassandra"
@@ -181,7 +181,7 @@ class CassandraCluster(Cluster):
             "file_cache_size": "64MiB",
             "networking_cache_size": "32MiB",
             **(self._secure_configuration() if self.secure else {}),
-            **self.settings,
+            **{key: _from_yaml(value) for key, value in self.settings.items()},
         }
 
     def _secure_configuration(self) -> dict[str, object]:
@@ -201,6 +201,14 @@ class CassandraCluster(Cluster):
                 **stores,
             },
         }
+
+
+def _from_yaml(value: object) -> object:
+    """A number, a truth value, a list or a mapping out of the words of a command line."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _tokens(number: int, nodes: int) -> str:
