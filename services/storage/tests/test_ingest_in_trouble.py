@@ -91,7 +91,7 @@ async def test_newest_values_of_a_partition_that_comes_during_a_flush_are_kept(t
 async def test_a_partition_given_up_while_the_disk_is_full_takes_nothing_of_others_along(slow_rig) -> None:
     rig = slow_rig
     tenant = rig.world.add_tenant("acme")
-    devices = [rig.world.add_device(tenant, f"d{number}") for number in range(16)]
+    devices = [rig.world.add_device(tenant, f"d{number}") for number in range(64)]
     assert {rig.partition(device) for device in devices} == {0, 1, 2, 3}
     rig.free_bytes = 0
     for device in devices:

@@ -2,10 +2,12 @@
 
 Three roles of one store, because their callers differ: the ingest path writes, queries read, upkeep removes. The tenant
 is the first argument of whatever concerns one tenant. Methods are called on the process's loop and do not block it.
-`tests/contract` says in tests what this module says in words; the embedded adapter passes it, others have to.
+`tests/contract` says in tests what this module says in words; the embedded and the Cassandra adapter pass it.
 
 Guarantees
-- A `commit` has all of its effect or none, also when the process is killed at any moment of it.
+- A `commit` has, for each partition of the log, all of its effect or none, also when the process is killed at any moment
+  of it. What belongs to one partition (blocks, progress, epochs, window entries, ledger counts) comes together; of
+  several partitions some may have been stored and others not (docs/adr/0011-a-flush-is-atomic-per-partition.md).
 - What a `commit` that returned has written is seen by every `find`, `series` and `ledger` that begins later, in any
   process of the platform.
 - Blocks do not change; upkeep may replace one by a smaller one of the same key (deleted devices).
@@ -73,16 +75,20 @@ class PartitionFlush:
     entries: Entries
     log_time_us: int
     """Log time of its last record; entries older than the deduplication window before it may go."""
+    ledger: Ledger = field(default_factory=dict)
+    """What became of the partition's readings; added to what is counted already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """What becomes durable together."""
+    """What becomes durable, partition by partition."""
 
     blocks: Sequence[Block] = ()
+    """Each belongs to the flush of its partition, which must be among `partitions`."""
     partitions: Sequence[PartitionFlush] = ()
-    ledger: Ledger = field(default_factory=dict)
-    series: Sequence[SeriesStates] = ()
+    """Each partition at most once."""
+    series: Mapping[TopicPartitionKey, Sequence[SeriesStates]] = field(default_factory=dict)
+    """Merged with what is stored, after the partitions are; those of partitions without a series offset may be left."""
     series_offsets: Mapping[TopicPartitionKey, int] = field(default_factory=dict)
     """Where the series states now stand; empty when `series` are left for a later flush."""
 
@@ -96,9 +102,11 @@ class BlockWriter(Protocol):
         """How far each place is stored; every place is in the answer. Raises Unavailable."""
 
     async def commit(self, flush: Flush) -> None:
-        """Makes a flush durable, whole or not at all.
+        """Makes a flush durable: of each partition the whole or nothing.
 
-        Raises StoreFull and ProgressMoved (nothing was written), Unavailable (unknown: ask `progress`).
+        Raises StoreFull (nothing was written; the same flush may be tried again); ProgressMoved (a partition had another
+        owner, and nothing of it was written; the others may be stored); Unavailable (unknown). After the latter two ask
+        `progress`.
         """
 
     async def blocks_after(self, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:

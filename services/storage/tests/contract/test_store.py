@@ -97,9 +97,9 @@ def flush(
     readings = sum(block.facts.readings for block in blocks)
     span = EpochSpan(epoch, 0 if epoch == 0 else first, hour, first, end, len(blocks), readings, 100, cut)
     noted = np.full((entries, 4), end, np.uint64)
-    part = PartitionFlush(where, expected, end, (span,), noted, T0)
+    part = PartitionFlush(where, expected, end, (span,), noted, T0, ledger)
     states = [states_of(tenant, item, first) for tenant, tables in tenants.items() for item in tables]
-    return Flush(blocks, [part], ledger, states, {where: end})
+    return Flush(blocks, [part], {where: states}, {where: end})
 
 
 async def contents(store: EmbeddedStore, tenant: TenantId, start: int = 0, end: int = EVER) -> list[float]:

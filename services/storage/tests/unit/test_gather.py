@@ -96,4 +96,5 @@ def test_a_tenant_has_a_block_of_its_own_and_the_deleted_have_none() -> None:
     assert (counts.accepted, counts.stored, counts.purged) == (5, 5, 2)
     counts = encoded.ledger[OTHER, NOON]
     assert (counts.accepted, counts.stored, counts.purged) == (4, 4, 4)
-    assert [states.tenant for states in encoded.states] == [TENANT]
+    assert [(place, states.tenant) for place, states in encoded.states] == [(PLACE, TENANT)]
+    assert encoded.partitions[0].ledger == encoded.ledger

@@ -34,7 +34,8 @@ class Encoded:
     blocks: list[Block] = field(default_factory=list)
     partitions: list[PartitionFlush] = field(default_factory=list)
     ledger: Ledger = field(default_factory=dict)
-    states: list[SeriesStates] = field(default_factory=list)
+    """The sum over the partitions."""
+    states: list[tuple[TopicPartitionKey, SeriesStates]] = field(default_factory=list)
     received_us: list[NDArray[np.int64]] = field(default_factory=list)
     """Per table: when its segments were received."""
     received_readings: list[NDArray[np.uint32]] = field(default_factory=list)
@@ -45,9 +46,10 @@ def encode_flush(sealed: Sequence[SealedPartition], buried: Buried) -> Encoded:
     out = Encoded()
     for partition in sealed:
         spans = []
+        ledger: Ledger = {}
         for run in partition.runs:
             before = len(out.blocks)
-            _encode_run(partition.place, run, buried, out)
+            _encode_run(partition.place, run, buried, ledger, out)
             written = out.blocks[before:]
             spans.append(
                 EpochSpan(
@@ -62,6 +64,7 @@ def encode_flush(sealed: Sequence[SealedPartition], buried: Buried) -> Encoded:
                     run.cut,
                 )
             )
+        add_to(out.ledger, ledger.items())
         out.partitions.append(
             PartitionFlush(
                 partition.place,
@@ -70,13 +73,16 @@ def encode_flush(sealed: Sequence[SealedPartition], buried: Buried) -> Encoded:
                 tuple(spans),
                 partition.entries,
                 partition.log_time_us,
+                ledger,
             )
         )
     return out
 
 
-def _encode_run(place: TopicPartitionKey, run: Run, buried: Buried, out: Encoded) -> None:
-    add_to(out.ledger, run.ledger.items())
+def _encode_run(
+    place: TopicPartitionKey, run: Run, buried: Buried, ledger: Ledger, out: Encoded
+) -> None:
+    add_to(ledger, run.ledger.items())
     by_tenant: dict[TenantId, list[tuple[tuple[str, ...], list[Piece]]]] = {}
     for (tenant, metrics), pieces in run.tables.items():
         by_tenant.setdefault(tenant, []).append((metrics, pieces))
@@ -87,11 +93,11 @@ def _encode_run(place: TopicPartitionKey, run: Run, buried: Buried, out: Encoded
     for tenant, groups in by_tenant.items():
         counts = LedgerCounts()
         tables = _sorted_tables(tenant, groups, buried, counts)
-        add_to(out.ledger, [((tenant, hour_us), counts)])
+        add_to(ledger, [((tenant, hour_us), counts)])
         if tables:
             key = BlockKey(tenant, place, 0, run.epoch, run.first_offset, run.end_offset)
             out.blocks.append(encode_block(key, hour_us, tables))
-            out.states += [states_of(tenant, table, run.first_offset) for table in tables]
+            out.states += [(place, states_of(tenant, table, run.first_offset)) for table in tables]
 
 
 def _sorted_tables(

@@ -1,8 +1,8 @@
 """Ingest: records of the log become blocks, series states and ledger counts, each record once.
 
 `IngestReadings` is the `Processor` of storage's partition owner. It gathers for at most two seconds or two million
-cells, encodes on a thread while the next rows are gathered, and commits everything that belongs together at once. Only
-then does the owner commit to the log; at a start the store's own progress wins over the log's.
+cells, encodes on a thread while the next rows are gathered, and commits what belongs to a partition at once. Only then
+does the owner commit to the log; at a start the store's own progress wins over the log's.
 """
 
 import asyncio
@@ -245,8 +245,8 @@ class IngestReadings:
             self._stored_now(flush)
             if not with_series:
                 self._series.absorb(held)
-                for states in encoded.states:
-                    self._series.add(states)
+                for place, states in encoded.states:
+                    self._series.add(place, states)
         if attempt.cuts is not None:
             await self._store.note_cut(*attempt.cuts)
         if encoded.partitions:
@@ -254,14 +254,14 @@ class IngestReadings:
 
     async def _assemble(self, encoded: Encoded, series: SeriesBuffer | None) -> Flush:
         if series is None:
-            return Flush(encoded.blocks, encoded.partitions, encoded.ledger)
+            return Flush(encoded.blocks, encoded.partitions)
         offsets = {
             TopicPartitionKey(self._incarnation, number): offset
             for (_, number), offset in self._stored.items()
         }
         offsets |= {part.place: part.next_offset for part in encoded.partitions}
         states = await asyncio.to_thread(series.merged_with, encoded.states)
-        return Flush(encoded.blocks, encoded.partitions, encoded.ledger, states, offsets)
+        return Flush(encoded.blocks, encoded.partitions, states, offsets)
 
     def _stored_now(self, flush: Flush) -> None:
         owned = {place: partition for partition, place in self._gather.partitions.items()}
@@ -304,4 +304,4 @@ class IngestReadings:
                 continue
             _, readers = read_block(data)
             for reader in readers:
-                self._series.add(states_of(block.key.tenant, reader.table(), block.key.first_offset))
+                self._series.add(place, states_of(block.key.tenant, reader.table(), block.key.first_offset))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidewire_kit.ids import TenantId
+from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.domain.rows import ROW_BITS, SortedTable, unique_uids
 
 NEVER = np.iinfo(np.int64).min
@@ -114,35 +115,40 @@ def merge_states(parts: Sequence[SeriesStates]) -> SeriesStates:
 
 
 class SeriesBuffer:
-    """States gathered since they were last written, by (tenant, metric set)."""
+    """States gathered since they were last written, by (partition, tenant, metric set)."""
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[TenantId, tuple[str, ...]], list[SeriesStates]] = {}
+        self._parts: dict[tuple[TopicPartitionKey, TenantId, tuple[str, ...]], list[SeriesStates]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    def add(self, states: SeriesStates) -> None:
+    def add(self, place: TopicPartitionKey, states: SeriesStates) -> None:
         """Adds states; merged from time to time so that the buffer stays as large as the fleet, not as the stream."""
-        parts = self._parts.setdefault((states.tenant, states.metrics), [])
+        parts = self._parts.setdefault((place, states.tenant, states.metrics), [])
         parts.append(states)
         if len(parts) > 256:
             parts[:] = [merge_states(parts)]
 
     def absorb(self, other: "SeriesBuffer") -> None:
         """Adds all that another holds."""
-        for parts in other._parts.values():
+        for (place, _, _), parts in other._parts.items():
             for states in parts:
-                self.add(states)
+                self.add(place, states)
 
-    def merged_with(self, more: Sequence[SeriesStates]) -> list[SeriesStates]:
-        """What is in it together with `more`, each device of a metric set once. Changes nothing."""
+    def merged_with(
+        self, more: Sequence[tuple[TopicPartitionKey, SeriesStates]]
+    ) -> dict[TopicPartitionKey, list[SeriesStates]]:
+        """What is in it together with `more`, by partition, each device of a metric set once. Changes nothing."""
         parts = {key: list(held) for key, held in self._parts.items()}
-        for states in more:
-            parts.setdefault((states.tenant, states.metrics), []).append(states)
-        return [merge_states(some) for some in parts.values()]
+        for place, states in more:
+            parts.setdefault((place, states.tenant, states.metrics), []).append(states)
+        merged: dict[TopicPartitionKey, list[SeriesStates]] = {}
+        for (place, _, _), some in parts.items():
+            merged.setdefault(place, []).append(merge_states(some))
+        return merged
 
     def drop(self, tenant: TenantId) -> None:
         """Forgets a tenant."""
-        for key in [key for key in self._parts if key[0] == tenant]:
+        for key in [key for key in self._parts if key[1] == tenant]:
             del self._parts[key]

@@ -4,7 +4,7 @@ All functions take a connection of the calling thread; the store runs them on it
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -64,11 +64,11 @@ def write_flush(connection: sqlite3.Connection, flush: Flush, places: Sequence[t
             for span in part.spans:
                 _extend_epoch(connection, part.place, span)
             _write_entries(connection, part)
+            add_to_ledger(connection, part.ledger)
         _write_blocks(connection, flush.blocks, places)
-        add_to_ledger(connection, flush.ledger)
         _add_bytes(connection, flush.blocks)
-        for states in flush.series:
-            _write_series(connection, states)
+        for group in _by_set(flush.series.values()):
+            _write_series(connection, merge_states(group))
         connection.executemany(
             "UPDATE progress SET series_offset = ? WHERE incarnation = ? AND partition = ?",
             [(offset, place.incarnation, place.partition) for place, offset in flush.series_offsets.items()],
@@ -201,6 +201,15 @@ def _add_bytes(connection: sqlite3.Connection, blocks: Sequence[Block]) -> None:
         "UPDATE ledger SET bytes = bytes + ? WHERE tenant = ? AND hour_us = ?",
         [(len(block.data), block.key.tenant, block.facts.hour_us) for block in blocks],
     )
+
+
+def _by_set(partitions: Iterable[Sequence[SeriesStates]]) -> Iterable[list[SeriesStates]]:
+    """States of all partitions by (tenant, metric set): fewer and larger statements."""
+    groups: dict[tuple[bytes, tuple[str, ...]], list[SeriesStates]] = {}
+    for partition in partitions:
+        for states in partition:
+            groups.setdefault((states.tenant, states.metrics), []).append(states)
+    return groups.values()
 
 
 def _write_series(connection: sqlite3.Connection, states: SeriesStates) -> None:
