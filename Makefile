@@ -8,6 +8,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 STAMP := .venv/.setup-done
 MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+BACKEND ?= embedded
 PYTEST := $(BIN)/pytest
 
 ##@ Use it
@@ -81,9 +82,9 @@ test-faults: $(STAMP) ## Tests that kill, suspend and misconfigure brokers and n
 	@$(PYTEST) -m faults libs services tests $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## Measure the figures on this machine: a table, and build/bench.json
+bench: $(STAMP) ## Measure the figures on this machine (BACKEND=distributed: on Kafka and Cassandra): a table, and build/bench.json
 	@mkdir -p build
-	@$(BIN)/python -m benchmarks.run --output build/bench.json $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.run --backend $(BACKEND) --output build/bench.json $(BENCH_ARGS)
 
 .PHONY: bench-smoke
 bench-smoke: $(STAMP) ## The same with little data: proves that the benchmarks work, measures nothing

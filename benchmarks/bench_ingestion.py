@@ -24,6 +24,7 @@ from tidewire_kit.clock import SystemClock
 from tidewire_kit.identity import Role
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
+from tidewire_kit.log.port import MessageLog
 from tidewire_kit.settings import CommonSettings
 from tidewire_testkit.directory import (
     TestDevice,
@@ -113,7 +114,7 @@ async def running_ingestion(**environ: str) -> AsyncIterator[Target]:
             **environ,
         }
         clock = SystemClock()
-        process = _start("tidewire_ingestion", env=env)
+        process = start_module("tidewire_ingestion", env=env)
         log = EmbeddedLog(root, EmbeddedLogSettings())
         beats: asyncio.Task[None] | None = None
         try:
@@ -121,8 +122,8 @@ async def running_ingestion(**environ: str) -> AsyncIterator[Target]:
             await log.start()
             await log.ensure_topics(topics.specs(CommonSettings().partitions))
             token_file = root / "bench.token"
-            token_file.write_text(await _register(log, clock))
-            beats = asyncio.create_task(_beat(log, clock))
+            token_file.write_text(await register(log, clock))
+            beats = asyncio.create_task(beat(log, clock))
             await asyncio.sleep(2)
             yield Target(address, process.pid, token_file)
         finally:
@@ -136,7 +137,7 @@ async def running_ingestion(**environ: str) -> AsyncIterator[Target]:
 @contextlib.asynccontextmanager
 async def running_echo() -> AsyncIterator[Target]:
     """The bare echo."""
-    process = _start("benchmarks.echo", stdout=subprocess.PIPE)
+    process = start_module("benchmarks.echo", stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         address = await asyncio.to_thread(process.stdout.readline)
@@ -146,7 +147,8 @@ async def running_echo() -> AsyncIterator[Target]:
         process.communicate()
 
 
-def _start(module: str, **options: Any) -> subprocess.Popen[bytes]:
+def start_module(module: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Starts `python -m module`."""
     return subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, **options)
 
 
@@ -161,7 +163,7 @@ async def _address(root: Path, process: subprocess.Popen[bytes]) -> str:
     raise RuntimeError("ingestion did not come up")
 
 
-async def _register(log: EmbeddedLog, clock: SystemClock) -> str:
+async def register(log: MessageLog, clock: SystemClock) -> str:
     """Puts the fleet on the registry's topic; returns an operator's token."""
     signer, tenant = new_signer(clock), TestTenant(TenantId(new_uid()), "bench")
     items = [
@@ -176,7 +178,8 @@ async def _register(log: EmbeddedLog, clock: SystemClock) -> str:
     return user_token(signer, tenant.uid, Role.OPERATOR, ttl_seconds=36_000)
 
 
-async def _beat(log: EmbeddedLog, clock: SystemClock) -> None:
+async def beat(log: MessageLog, clock: SystemClock) -> None:
+    """Keeps replicas fresh, as the registry does, until cancelled."""
     while True:
         await log.put(
             topics.REGISTRY, [(b"-/heartbeat/registry", heartbeat_change(clock).SerializeToString())]

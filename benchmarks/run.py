@@ -1,8 +1,8 @@
 """`make bench`: runs every benchmark, prints a table and writes build/bench.json.
 
-Each module `benchmarks/bench_*.py` has `run(scale) -> list[Figure]`. A figure that is not reached is printed with what
-limits it, never left out. `--only WORD` runs the modules whose name contains the word; `--quick` runs each for seconds,
-to see that it works and not to quote it.
+Each module `benchmarks/bench_*.py` has `run(scale) -> list[Figure]`; those of Kafka and Cassandra are in
+`benchmarks/distributed`. A figure that is not reached is printed with what limits it, never left out. `--only WORD`
+runs the modules whose name contains the word; `--quick` runs each for seconds: to see that it works, not to quote it.
 """
 
 import argparse
@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 import benchmarks
+import benchmarks.distributed
 from benchmarks.figures import Figure, Scale
 
 
 def main() -> int:
     """Runs, prints and writes; 1 when a module failed."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", choices=["embedded", "distributed"], default="embedded")
     parser.add_argument("--only", default="", help="run the modules whose name contains this")
     parser.add_argument(
         "--quick", action="store_true", help="seconds instead of minutes; figures are not to be quoted"
@@ -30,7 +32,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
     args = parser.parse_args()
     scale = Scale.quick() if args.quick else Scale.full()
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name.startswith("bench_"))
+    package = benchmarks.distributed if args.backend == "distributed" else benchmarks
+    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name.startswith("bench_"))
     figures: list[Figure] = []
     failed = []
     for name in names:
@@ -39,7 +42,7 @@ def main() -> int:
         began = time.monotonic()
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
-            figures += importlib.import_module(f"benchmarks.{name}").run(scale)
+            figures += importlib.import_module(f"{package.__name__}.{name}").run(scale)
         except Exception as error:  # one broken benchmark must not hide the others' figures
             failed.append(name)
             print(f"{name} failed: {error!r}", file=sys.stderr, flush=True)

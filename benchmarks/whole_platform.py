@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,9 @@ class Platform:
 
 
 @contextlib.contextmanager
-def running_platform(register: bool = True, *options: str) -> Iterator[Platform]:
+def running_platform(
+    register: bool = True, *options: str, environ: Mapping[str, str] | None = None
+) -> Iterator[Platform]:
     """Runs `tidewire up` on free ports until the block ends; with the fleet of `benchmarks.data` when `register`."""
     with tempfile.TemporaryDirectory(prefix="tidewire-bench-") as directory:
         path = Path(directory)
@@ -86,7 +88,8 @@ def running_platform(register: bool = True, *options: str) -> Iterator[Platform]
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             # As for a user, whose second start finds compiled modules.
-            env={key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"},
+            env={key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+            | dict(environ or {}),
         )
         try:
             endpoints = _wait_serving(path, process)
