@@ -1,4 +1,9 @@
-"""What the tests of the whole platform share: one running platform for those that do not disturb it."""
+"""What the tests of the whole platform share: the backends they run on, and one running platform per backend for those
+that do not disturb it.
+
+Each test below tests/platform and tests/ledger runs on the embedded backend, and again on Kafka and Cassandra with the
+marker `servers`; the marker `embedded` says that a test is about the data directory and runs on that backend alone.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -6,27 +11,63 @@ from pathlib import Path
 
 import pytest
 
+from tidewire_testkit.whole.backend import Backend, DistributedBackend, EmbeddedBackend, use
 from tidewire_testkit.whole.platform import UpProcess
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "platform: the whole platform, over its processes")
     config.addinivalue_line("markers", "ledger: the loss ledger's test, a minute of SIGKILLs")
+    config.addinivalue_line("markers", "embedded: about the data directory, so on that backend alone")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" not in metafunc.fixturenames:
+        return
+    backends = [pytest.param("embedded")]
+    if not any(metafunc.definition.iter_markers("embedded")):
+        backends.append(pytest.param("distributed", marks=pytest.mark.servers))
+    metafunc.parametrize("backend", backends, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """The backend of this run of the test."""
+    if request.param == "embedded":
+        return EmbeddedBackend()
+    return DistributedBackend(
+        request.getfixturevalue("kafka_servers"), request.getfixturevalue("cassandra_contact_points")
+    )
+
+
+@pytest.fixture
+def on_backend(backend: Backend, tmp_path: Path) -> Iterator[Backend]:
+    """Runs the platforms of the test on its backend and removes afterwards what they have left on servers."""
+    use(backend)
+    yield backend
+    backend.release(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_process(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
     """A platform that lives as long as the session. A test that logs an error on it fails the session's end."""
-    process = UpProcess(tmp_path_factory.mktemp("shared") / "data")
+    use(backend)
+    directory = tmp_path_factory.mktemp("shared")
+    process = UpProcess(directory / "data")
     process.start()
 
     async def begin() -> None:
-        await process.wait_serving()
+        try:
+            await process.wait_serving()
+        except BaseException:
+            await process.ensure_ended()
+            raise
         await process.close_channels()
 
     asyncio.run(begin())
     yield process
     status = asyncio.run(process.stop())
+    backend.release(directory)
     assert status == 0, process.stderr()[-2000:]
     assert process.logged_errors() == []
 

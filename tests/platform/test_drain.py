@@ -46,7 +46,8 @@ class Publisher:
 async def test_what_was_acknowledged_before_a_stop_under_load_is_there_afterwards(
     data_dir: Path, whole: bool
 ) -> None:
-    up = UpProcess(data_dir)
+    # One ingestion process on every backend: all publishers shall notice that it stops.
+    up = UpProcess(data_dir, "--ingestion-processes", "1")
     up.start()
     try:
         await up.wait_serving()

@@ -14,7 +14,7 @@ from tidewire.type.v1 import telemetry_pb2
 from tidewire_testkit.whole.platform import running, until
 from tidewire_testkit.whole.readback import count_readings, settled_ledger
 
-pytestmark = [pytest.mark.platform, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.platform, pytest.mark.embedded, pytest.mark.timeout(120)]
 
 ROWS = 20_000
 CAP_BYTES = 16 << 20

@@ -16,7 +16,7 @@ from tidewire_testkit.whole.readback import count_readings, settled_ledger
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(180)]
 
 ROWS = 300_000
-READINGS_PER_SECOND = 150_000
+READINGS_PER_SECOND = 100_000
 
 
 def write_file(path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tidewire_testkit.whole.platform import UpProcess, running, until
 from tidewire_testkit.whole.readback import publish, settled_ledger, wait_visible
 
-pytestmark = [pytest.mark.platform, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.platform, pytest.mark.embedded, pytest.mark.timeout(120)]
 
 METRIC = "tidewire_ledger_difference_readings"
 

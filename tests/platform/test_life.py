@@ -52,7 +52,8 @@ async def test_it_serves_writes_the_context_and_stops_in_order(data_dir: Path) -
         result = await up.command("status", "--output", "json")
         assert result.status == 0, result.err
     stopped = [entry["process"] for entry in up.log_entries() if entry["event"] == "service stopped"]
-    assert stopped == ["ingestion", "storage", "registry"]
+    order = [name.partition("-")[0] for name in stopped]
+    assert order == [name for name in ("ingestion", "storage", "registry") for _ in range(up.processes[name])]
     assert all(entry["exit_status"] == 0 for entry in up.log_entries() if entry["event"] == "service stopped")
     assert secret not in "".join(json.dumps(entry) for entry in up.log_entries())
 
@@ -72,9 +73,7 @@ async def test_a_restart_keeps_what_was_acknowledged(data_dir: Path) -> None:
 
 
 async def test_a_process_that_dies_is_started_again_at_its_address(data_dir: Path) -> None:
-    async with running(
-        data_dir, "--ingestion-processes", "2", "--storage-processes", "2", ingestion=2, storage=2
-    ) as up:
+    async with running(data_dir, "--ingestion-processes", "2", "--storage-processes", "2") as up:
         for service in ("registry", "ingestion", "storage"):
             before = up.endpoints(service)
             up.kill_pid(before[0].pid)
@@ -156,6 +155,5 @@ async def test_sigterm_stops_it_as_ctrl_c_does(data_dir: Path) -> None:
     await up.wait_serving()
     assert await up.signal_and_wait(signal.SIGTERM) == 0
     await asyncio.sleep(0)
-    assert [entry["process"] for entry in up.log_entries() if entry["event"] == "service stopped"][
-        -1
-    ] == "registry"
+    stopped = [entry["process"] for entry in up.log_entries() if entry["event"] == "service stopped"]
+    assert stopped[-1].startswith("registry")

@@ -121,8 +121,9 @@ async def test_while_the_registry_is_silent_ingestion_is_not_healthy_and_refuses
         now = time.time_ns() // 1000
         await publish(up, access, "sensor", {now: {"level": 1.0}})
         assert health_page(up, "ingestion") == (200, {})
-        registry = up.endpoints("registry")[0].pid
-        os.kill(registry, signal.SIGSTOP)
+        registry = [endpoint.pid for endpoint in up.endpoints("registry")]
+        for pid in registry:
+            os.kill(pid, signal.SIGSTOP)
         try:
 
             async def red() -> bool:
@@ -138,7 +139,8 @@ async def test_while_the_registry_is_silent_ingestion_is_not_healthy_and_refuses
             assert await up.is_serving(up.address("storage")), "what is stored can be read all the while"
             await wait_visible(up, access, "sensor", {now: {"level": 1.0}})
         finally:
-            os.kill(registry, signal.SIGCONT)
+            for pid in registry:
+                os.kill(pid, signal.SIGCONT)
 
         async def taken() -> bool:
             return (await publish(up, access, "sensor", {now + 2: {"level": 3.0}})).accepted_readings == 1

@@ -13,7 +13,7 @@ from tidewire_client import generate_private_key, public_key_pem
 from tidewire_testkit.whole.platform import TenantAccess, UpProcess, running, until
 from tidewire_testkit.whole.readback import publish, read_device, settled_ledger, wait_visible
 
-pytestmark = [pytest.mark.platform, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.platform, pytest.mark.embedded, pytest.mark.timeout(120)]
 
 SOON = {"TIDEWIRE_STORAGE_PURGE_SECONDS": "0.2", "TIDEWIRE_STORAGE_RECOUNT_SECONDS": "0.5"}
 

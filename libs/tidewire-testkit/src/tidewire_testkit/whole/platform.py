@@ -5,6 +5,7 @@ Used by tests/platform and tests/ledger. Everything is asynchronous and polls wi
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from grpc_health.v1 import health_pb2
 from tidewire.ingestion.v1 import ingestion_pb2_grpc
 from tidewire.registry.v1 import registry_pb2, registry_pb2_grpc, resources_pb2
 from tidewire.storage.v1 import storage_pb2_grpc
+from tidewire_testkit.whole.backend import current
 
 TIDEWIRE = Path(sys.executable).with_name("tidewire")
 START_SECONDS = 45.0
@@ -86,8 +88,8 @@ def alive(pid: int) -> bool:
 class UpProcess:
     """A `tidewire up` and what it started.
 
-    `options` are further command-line options; `home` (default: beside the data directory) has the contexts and what
-    the command writes.
+    Its data is where the test's backend keeps it. `options` are further command-line options; `home` (default: beside
+    the data directory) has the contexts and what the command writes.
     """
 
     def __init__(
@@ -98,12 +100,19 @@ class UpProcess:
         home: Path | None = None,
     ) -> None:
         self.data_dir = data_dir
+        self.backend = current()
+        self.processes: dict[str, int] = dict(self.backend.processes)
+        """Service → how many of its processes are started; options of the command may say otherwise."""
         self._options = options
+        for option, value in itertools.pairwise(options):
+            if option.endswith("-processes"):
+                self.processes[option.removeprefix("--").removesuffix("-processes")] = int(value)
         self._home = home or data_dir.parent / f"{data_dir.name}-home"
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("TIDEWIRE_")},
             "XDG_CONFIG_HOME": str(self._home / "config"),
             "XDG_DATA_HOME": str(self._home / "data"),
+            **self.backend.environ(data_dir),
             **(environ or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,9 +123,16 @@ class UpProcess:
     def start(self) -> None:
         """Starts the command; returns at once."""
         self._home.mkdir(parents=True, exist_ok=True)
+        counts = [
+            text
+            for service, count in self.processes.items()
+            for text in (f"--{service}-processes", str(count))
+        ]
         with (self._home / "up.out").open("wb") as out, (self._home / "up.err").open("wb") as err:
             self._process = subprocess.Popen(
-                self.command_line("up", "--data-dir", str(self.data_dir), "--free-ports", *self._options),
+                self.command_line(
+                    "up", "--data-dir", str(self.data_dir), "--free-ports", *counts, *self._options
+                ),
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -124,10 +140,9 @@ class UpProcess:
                 start_new_session=True,
             )
 
-    async def wait_serving(self, seconds: float = START_SECONDS, **processes: int) -> None:
-        """Waits until as many processes of each service as named (default one each) are alive and serve."""
-        wanted = {"registry": 1, "ingestion": 1, "storage": 1, **processes}
-
+    async def wait_serving(self, seconds: float = START_SECONDS) -> None:
+        """Waits until all processes of each service are alive and serve."""
+        wanted = self.processes
         await self.wait_announced(seconds)
 
         async def serving() -> bool:
@@ -367,13 +382,12 @@ async def running(
     *options: str,
     environ: Mapping[str, str] | None = None,
     expected_errors: Sequence[str] = (),
-    **processes: int,
 ) -> AsyncIterator[UpProcess]:
     """Runs the platform until the block ends, then checks that it stopped well and logged no unexpected error."""
     up = UpProcess(data_dir, *options, environ=environ)
     up.start()
     try:
-        await up.wait_serving(**processes)
+        await up.wait_serving()
         yield up
     except BaseException:
         await up.ensure_ended()
