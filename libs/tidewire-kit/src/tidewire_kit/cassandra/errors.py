@@ -36,6 +36,8 @@ _TRANSIENT = (
     protocol.ClientWriteError,
     OSError,
 )
+_CAS_WRITE_UNKNOWN = 0x1700
+"""Code of the answer to a conditional write that a node accepted and a quorum did not; the driver has no class for it."""
 _NOT_BEGUN = (
     NoConnectionsAvailable,
     ConnectionBusy,
@@ -49,7 +51,7 @@ def transient(error: BaseException) -> bool:
     if isinstance(error, NoHostAvailable):
         causes = _causes(error)
         return not causes or any(transient(cause) for cause in causes)
-    return isinstance(error, _TRANSIENT)
+    return isinstance(error, _TRANSIENT) or getattr(error, "code", None) == _CAS_WRITE_UNKNOWN
 
 
 def not_begun(error: BaseException, attempted: bool) -> bool:
