@@ -1,4 +1,4 @@
-"""The commands that only the all-in-one distribution has: `up`, `demo` and `admin bootstrap`.
+"""The commands that only the all-in-one distribution has: `up`, `demo`, `doctor` and `admin bootstrap`.
 
 The `tidewire` command finds them by the entry point group `tidewire.commands`. Heavy imports wait until a command runs,
 because every call of `tidewire` imports this module.
@@ -11,10 +11,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tidewire_cli.output import Format
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
+_REFUSALS = frozenset(
+    {
+        "PLATFORM_RUNNING",
+        "SCHEMA_CHANGED",
+        "SCHEMA_NEWER",
+        "STORE_KEYSPACE_FOREIGN",
+        "STORE_REPLICATION",
+        "TOO_FEW_BROKERS",
+        "TOPIC_MISMATCH",
+    }
+)
+"""Reasons by which what is there says no; the other failures are of our own doing."""
 
 admin = typer.Typer(help="Set up a platform: keys and first tokens.", no_args_is_help=True)
 
@@ -30,6 +44,7 @@ DataDirOption = Annotated[
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default=False)
 ]
+OutputOption = Annotated[Format, typer.Option("--output", "-o", help="How to print the answer.")]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Number of processes; one a core is right.")]
 
 
@@ -52,6 +67,9 @@ def up(
     storage_metrics_port: Port = None,
     ingestion_processes: Processes = 1,
     storage_processes: Processes = 1,
+    registry_processes: Annotated[
+        int, typer.Option(min=1, max=64, help="Number of processes; one on the embedded backend.")
+    ] = 1,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Take free ports where none is named.")
     ] = False,
@@ -59,7 +77,9 @@ def up(
     """Run the whole platform here, until Ctrl-C.
 
     Starts registry, ingestion and storage over one data directory, waits until all serve, starts again what dies, and
-    writes the context `local` for the platform's administrator.
+    writes the context `local` for the platform's administrator. With TIDEWIRE_BACKEND=distributed the data is in the
+    Kafka and Cassandra that the settings name: their topics and schema are brought up to date first, and the data
+    directory keeps keys and logs.
     """
     from tidewire_platform.foreground import run_up
     from tidewire_platform.specs import PlatformOptions
@@ -74,9 +94,10 @@ def up(
         },
         ingestion_processes=ingestion_processes,
         storage_processes=storage_processes,
+        registry_processes=registry_processes,
         free_ports=free_ports,
     )
-    _run(run_up(options))
+    run_command(run_up(options))
 
 
 def demo(
@@ -109,7 +130,24 @@ def demo(
     from tidewire_platform.specs import PlatformOptions
 
     platform = PlatformOptions(data_dir=data_dir.expanduser().absolute(), free_ports=free_ports)
-    _run(run_demo(DemoOptions(platform, seconds, temporary, keep_times), Console(soft_wrap=True)))
+    run_command(run_demo(DemoOptions(platform, seconds, temporary, keep_times), Console(soft_wrap=True)))
+
+
+def doctor(data_dir: DataDirOption = None, output: OutputOption = Format.TABLE) -> None:
+    """Look at everything the platform depends on; each fault comes with its remedy.
+
+    On one machine the data directory, the log and the services; with TIDEWIRE_BACKEND=distributed Kafka, Cassandra,
+    their topics, schema, replication and clocks, the lag of the consumers, and the services. Changes nothing. Ends with
+    status 1 when something is wrong; warnings alone are status 0.
+    """
+    import os
+
+    from tidewire_cli.output import Output
+    from tidewire_platform.doctor.run import run_doctor
+    from tidewire_platform.quiet import quiet
+
+    quiet()
+    run_command(run_doctor(_data_dir(data_dir), os.environ, Output(output)))
 
 
 @admin.command()
@@ -124,11 +162,11 @@ def bootstrap(data_dir: DataDirOption = None) -> None:
         print(f"The administrator's token is in {opened.admin_token_file}")
         return 0
 
-    _run(make())
+    run_command(make())
 
 
-def _run(work: "Coroutine[object, object, int]") -> None:
-    """Runs a command's coroutine; errors become a line that says what to do, and the exit status of their kind."""
+def run_command(work: "Coroutine[object, object, int]") -> None:
+    """Runs a command's coroutine and exits. Errors become a line with the remedy, and their exit status."""
     try:
         status = asyncio.run(work)
     except KeyboardInterrupt:
@@ -154,6 +192,6 @@ def _report(error: Exception) -> int:
         return USAGE
     if isinstance(error, Unavailable | ClientUnavailable):
         return UNREACHABLE
-    if isinstance(error, FailedPrecondition) and error.reason == "PLATFORM_RUNNING":
+    if isinstance(error, FailedPrecondition) and error.reason in _REFUSALS:
         return REFUSED
     return FAILED

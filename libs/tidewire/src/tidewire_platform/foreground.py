@@ -48,6 +48,8 @@ def write_local_context(platform: Platform) -> None:
 
 
 def _announce(platform: Platform, seconds: float) -> None:
+    for note in platform.notes:
+        print(note)
     print(f"Tidewire serves after {seconds:.1f} s from {platform.data_dir.root}")
     for name, endpoint in platform.endpoints.items():
         metrics = f", metrics http://{endpoint.metrics_address}/metrics" if endpoint.metrics_address else ""

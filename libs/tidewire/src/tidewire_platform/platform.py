@@ -1,4 +1,5 @@
-"""The embedded platform as one thing that starts and stops: `up` runs it in the foreground, `demo` beside its work.
+"""The platform on this machine as one thing that starts and stops: `up` runs it in the foreground, `demo` beside its
+work. On the distributed backend the services run here and their data is in Kafka and Cassandra.
 
 Start: lock the data directory, start all processes at once, wait until each says SERVING; the registry makes keys and
 tokens where there are none. Stop: in the order of `STOP_ORDER`, each tier when the one before has ended, so that what
@@ -14,7 +15,7 @@ from typing import Any, TextIO
 
 from tidewire_kit.datadir import DataDir, open_data_dir
 from tidewire_kit.endpoints import Endpoint
-from tidewire_kit.errors import Unavailable
+from tidewire_kit.errors import InvalidArgument, Unavailable
 from tidewire_kit.settings import CommonSettings, load
 from tidewire_platform.lock import ExclusiveLock
 from tidewire_platform.logs import LogSink
@@ -47,10 +48,13 @@ class Platform:
         settings: CommonSettings,
         environ: Mapping[str, str],
         sink: LogSink,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.options = options
         self.data_dir = data_dir
         self.sink = sink
+        self.notes = notes
+        """What was done before the start, for people."""
         self.endpoints: dict[str, Endpoint] = {}
         self._drain_seconds = settings.drain_seconds
         self.ca_file = ca_file_of(settings)
@@ -61,7 +65,8 @@ class Platform:
     @property
     def endpoint(self) -> str:
         """The one address that clients need: the registry's."""
-        return self.endpoints["registry"].address
+        first = next(process.spec.name for process in self.processes if process.spec.service == "registry")
+        return self.endpoints[first].address
 
     async def start(self) -> None:
         """Starts all processes and waits until all serve; FailedPrecondition, Unavailable when one does not."""
@@ -141,13 +146,18 @@ async def running_platform(
     environ: Mapping[str, str] | None = None,
     terminal: TextIO | None = None,
 ) -> AsyncIterator[Platform]:
-    """Starts the embedded platform over `options.data_dir`, yields it serving, and stops it in order.
+    """Starts the platform over `options.data_dir`, yields it serving, and stops it in order.
 
-    Raises FailedPrecondition (reasons PLATFORM_RUNNING, PORT_IN_USE, SERVICE_FAILED, those of the data directory) and
-    Unavailable; Interrupted when `stop` is set before all serve. Whatever was started by then is stopped.
+    Raises FailedPrecondition (reasons PLATFORM_RUNNING, PORT_IN_USE, SERVICE_FAILED, those of the data directory and of
+    the distributed backend), InvalidArgument and Unavailable; Interrupted when `stop` is set before all serve. Whatever
+    was started by then is stopped.
     """
     variables = os.environ if environ is None else environ
     settings = load(CommonSettings, variables)
+    if settings.backend == "embedded" and options.registry_processes > 1:
+        raise InvalidArgument(
+            "--registry-processes", "the embedded backend has one registry; leave the option out"
+        )
     data_dir = open_data_dir(options.data_dir)
     lock = ExclusiveLock(
         data_dir.run / "up.lock",
@@ -156,7 +166,14 @@ async def running_platform(
     )
     with lock:
         sink = LogSink(data_dir.run / "logs", terminal)
-        platform = Platform(options, data_dir, settings, variables, sink)
+        notes: tuple[str, ...] = ()
+        if settings.backend == "distributed":
+            # Only then: it imports the drivers.
+            from tidewire_platform.distributed import prepare
+
+            prepared = await unless(stop, prepare(data_dir, settings, variables))
+            variables, notes = prepared.environ, prepared.notes
+        platform = Platform(options, data_dir, settings, variables, sink, notes)
         try:
             await unless(stop, platform.start())
             sink.show_warnings()

@@ -1,4 +1,4 @@
-"""Which processes make up the embedded platform, and what each is told; `up` and `demo` fill in the options.
+"""Which processes make up a platform on this machine, and what each is told; `up` and `demo` fill in the options.
 
 Everything a service is told goes through its environment, as `TIDEWIRE_*` settings. Secrets go by file in the data
 directory, so that neither `ps` nor an environment dump shows them.
@@ -28,7 +28,7 @@ _CLIENT_VARIABLES = ("TIDEWIRE_ENDPOINT", "TIDEWIRE_TOKEN", "TIDEWIRE_TENANT")
 
 @dataclass(frozen=True, slots=True)
 class PlatformOptions:
-    """What the user may choose about an embedded platform. Port 0 takes a free one."""
+    """What the user may choose about a platform on this machine. Port 0 takes a free one."""
 
     data_dir: Path
     host: str = "127.0.0.1"
@@ -36,6 +36,8 @@ class PlatformOptions:
     """Service → (gRPC port, metrics port) of its first process, where the user has named them."""
     ingestion_processes: int = 1
     storage_processes: int = 1
+    registry_processes: int = 1
+    """More than one only on the distributed backend."""
     free_ports: bool = False
 
     def ports_of(self, service: Service) -> tuple[int, int]:
@@ -46,9 +48,12 @@ class PlatformOptions:
 
     def processes(self, service: Service) -> int:
         """How many processes of `service` to run."""
-        if service == "ingestion":
-            return self.ingestion_processes
-        return self.storage_processes if service == "storage" else 1
+        counts: Mapping[Service, int] = {
+            "registry": self.registry_processes,
+            "ingestion": self.ingestion_processes,
+            "storage": self.storage_processes,
+        }
+        return counts[service]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,58 @@
+"""How far the consumers of the log are behind, in seconds and records; the same on both backends."""
+
+import asyncio
+from typing import Final
+
+from tidewire_kit import topics
+from tidewire_kit.errors import TidewireError
+from tidewire_kit.log.port import MessageLog
+from tidewire_platform.doctor.finding import Finding, ok, warning, wrong
+
+CHECK: Final = "lag"
+GROUPS: Final = (("tidewire.storage", topics.TELEMETRY, topics.TELEMETRY_RETENTION_SECONDS),)
+"""(group, topic that it reads, how long its records are kept)."""
+SLOW_SECONDS: Final = 30.0
+"""Longer than a fault of ours may delay readings."""
+_SHARE_OF_RETENTION: Final = 0.5
+
+
+async def check_lag(log: MessageLog, now_us: int) -> list[Finding]:
+    """Looks at every group. The topics must be known to `log`."""
+    return list(await asyncio.gather(*(_check(log, *group, now_us) for group in GROUPS)))
+
+
+async def _check(log: MessageLog, group: str, topic: str, kept_seconds: float, now_us: int) -> Finding:
+    subject = f"{group} on {topic}"
+    try:
+        records, seconds = await measure(log, group, topic, now_us)
+    except TidewireError as error:
+        return wrong(CHECK, subject, f"cannot be measured: {error.message}", "see the findings on the log")
+    text = f"{seconds:.1f} s behind ({records:,} records)"
+    if seconds >= kept_seconds * _SHARE_OF_RETENTION:
+        return wrong(
+            CHECK,
+            subject,
+            f"{text}; records are kept for {kept_seconds / 3600:.0f} h, and new ones are refused before any is lost",
+            "see why the service does not keep up (its health and log); start more processes of it",
+        )
+    if seconds >= SLOW_SECONDS:
+        return warning(
+            CHECK,
+            subject,
+            text,
+            "see whether the service runs and what its log says; start more processes of it",
+        )
+    return ok(CHECK, subject, text)
+
+
+async def measure(log: MessageLog, group: str, topic: str, now_us: int) -> tuple[int, float]:
+    """Returns records not committed by the group, and the age of the oldest of them in seconds (0.0 when none)."""
+    waiting = {partition: records for partition, records in (await log.lag(group, topic)).items() if records}
+    if not waiting:
+        return 0, 0.0
+    committed, begin = await log.committed(group, topic), await log.begin_offsets(topic)
+    first = await asyncio.gather(
+        *(log.read(topic, number, max(committed.get(number, 0), begin[number]), 1) for number in waiting)
+    )
+    oldest_us = min((records[0].appended_at_us for records in first if records), default=now_us)
+    return sum(waiting.values()), max(now_us - oldest_us, 0) / 1e6
