@@ -1,4 +1,4 @@
-"""How a session is made: settings → TLS, authentication, policies, the first connection, and what may be wrong with it.
+"""How a session is made: settings → TLS, authentication, policies, the first connection.
 
 `connect` is called by composition roots and tests. It either returns a session that works or says within
 `connect_timeout_seconds` which setting to correct.

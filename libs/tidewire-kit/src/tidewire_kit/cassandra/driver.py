@@ -173,9 +173,14 @@ class Driver:
         batch.is_idempotent = idempotent
         return batch
 
-    def simple(self, cql: str) -> Any:
+    def simple(self, cql: str, keyspace: str | None) -> Any:
         """Returns a statement of text alone."""
-        return SimpleStatement(cql, is_idempotent=False)
+        return SimpleStatement(cql, is_idempotent=False, keyspace=keyspace)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the datacenter, up or down."""
+        return sum(1 for host in self._cluster.metadata.all_hosts() if host.datacenter == self.datacenter)
 
     async def close(self) -> None:
         """Ends the connections; a second call does nothing."""
@@ -248,6 +253,16 @@ class Driver:
             call.answer.set_exception(error)
         else:
             rows, response = result
+            if not response.is_schema_agreed:
+                call.answer.set_exception(
+                    Unavailable(
+                        DEPENDENCY,
+                        "the change was made, but the nodes do not agree on the schema yet; wait until all answer",
+                        reason="STORE_UNAVAILABLE",
+                        retry_delay_seconds=5.0,
+                    )
+                )
+                return
             call.answer.set_result((rows if rows is not None else [], response._paging_state))
 
     async def _take_slot(self, deadline: float) -> None:

@@ -28,8 +28,8 @@ The store's part of the bargain
 - A reader that goes by rows alone may see part of a commit that has not returned yet. One that must not, calls `settle`
   first and reads rows after it.
 
-What a version is: µs of unix time of its commit, or one more than the last where a clock stands behind, so it rises with
-every commit of a unit, whatever the clocks do, and rows have timestamps that administrators recognise.
+What a version is: µs of unix time of its commit, or one more than the last where a clock stands behind. So it rises
+with every commit of a unit, whatever the clocks do, and rows have timestamps that administrators recognise.
 
 The tables, in the schema step of the store (`heads` stands for the name given to `open`):
 
@@ -85,7 +85,8 @@ class Entry:
 
 
 type Build = Callable[[Head], Awaitable[Entry | None]]
-"""Decides what to commit on top of a head. What it raises ends the commit."""
+"""Decides what to commit on top of a head. What it raises ends the commit, unless the head has changed meanwhile: then
+it is asked again."""
 
 type Apply = Callable[[bytes, int, bytes], Awaitable[None]]
 """(unit, version, body) → the rows are written. Raises Unavailable when they may not all be."""
@@ -126,12 +127,18 @@ class Journal:
             pause = _FIRST_PAUSE_SECONDS
             while True:
                 before = await self._settled(unit)
-                entry = await build(_public(before))
-                if entry is None:
-                    return None
-                after, decided = await self._decide(before, entry, deadline)
-                if decided:
-                    return await self._finish(after, entry.body)
+                try:
+                    entry = await build(_public(before))
+                except Exception:
+                    if not await self._moved(before):
+                        raise
+                else:
+                    if entry is not None:
+                        after, decided = await self._decide(before, entry, deadline)
+                        if decided:
+                            return await self._finish(after, entry.body)
+                    elif not await self._moved(before):
+                        return None
                 if time.monotonic() + pause > deadline:
                     raise Unavailable(
                         DEPENDENCY,
@@ -168,6 +175,10 @@ class Journal:
         """Waits for what is being completed in the background."""
         if self._finishing:
             await asyncio.wait(self._finishing.values())
+
+    async def _moved(self, before: HeadRow) -> bool:
+        """Whether others committed since: what `build` has read may then be half of their commit."""
+        return (await self._tables.read(before.unit)).version != before.version
 
     async def _settled(self, unit: bytes) -> HeadRow:
         head = await self._tables.read(unit)

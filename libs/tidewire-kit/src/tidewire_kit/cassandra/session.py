@@ -101,6 +101,11 @@ class CassandraSession:
         return self._driver.datacenter
 
     @property
+    def nodes(self) -> int:
+        """How many nodes the datacenter has, up or down."""
+        return self._driver.nodes
+
+    @property
     def server_version(self) -> str:
         """The lowest version of the nodes, for example `5.0.3`."""
         return self._driver.server_version
@@ -256,11 +261,13 @@ class CassandraSession:
         )
         return Applied(True, None) if rows[0][0] else Applied(False, rows[0])
 
-    async def execute_cql(self, cql: str, *, timeout_seconds: float | None = None) -> list[Row]:
-        """Executes text once, for changes of the schema and for what is asked seldom. Returns after the nodes agree on
-        the schema."""
+    async def execute_cql(
+        self, cql: str, *, keyspace: str | None = None, timeout_seconds: float | None = None
+    ) -> list[Row]:
+        """Executes text once, for changes of the schema and for what is asked seldom. `keyspace`: for bare names,
+        instead of the session's. After a change returns when the nodes agree on it, else raises Unavailable."""
         rows, _ = await self._driver.request(
-            self._metrics.schema, self._driver.simple(cql), timeout_seconds=timeout_seconds or 60.0
+            self._metrics.schema, self._driver.simple(cql, keyspace), timeout_seconds=timeout_seconds or 60.0
         )
         return rows
 
