@@ -68,6 +68,7 @@ class GroupCases:
         first.on_revoked = commit_on_revoke
         async with polling(consumer_one, consumer_two):
             await until(lambda: len(first.owned) == len(second.owned) == 2)
+            await until(lambda: all(consumer_one.position(*p) == 3 for p in first.owned))
         given_up = first.owned.copy()
         await consumer_one.close()
         assert not first.owned

@@ -25,6 +25,9 @@ from tidewire_testkit.log_contract.support import (
 class StreamCases:
     """Topics are created, take records and give them back."""
 
+    partitions_setting = "TIDEWIRE_PARTITIONS"
+    """What the refusal of another partition count names."""
+
     async def test_topics_are_created_once_and_keep_their_partitions(
         self, message_log_factory: MessageLogFactory
     ) -> None:
@@ -44,7 +47,7 @@ class StreamCases:
         with pytest.raises(FailedPrecondition, match="has 5 partitions, 6 are asked for") as refused:
             await log.ensure_topics([TopicSpec(other), TopicSpec(topic, partitions=6)])
         assert refused.value.reason == "TOPIC_MISMATCH"
-        assert "TIDEWIRE_PARTITIONS=5" in refused.value.message
+        assert f"{self.partitions_setting}=5" in refused.value.message
         with pytest.raises(NotFound):
             log.partitions(other)
 

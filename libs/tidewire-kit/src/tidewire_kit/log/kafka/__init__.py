@@ -1,13 +1,13 @@
-"""The message log on a Kafka cluster (4.x), with confluent-kafka. The decisions are in ADR 9.
+"""The message log on a Kafka cluster, with confluent-kafka. The decisions are in ADR 9.
 
-settings, config, errors          what may be set; what the client library is told; what its errors mean
-topics, admin                     topics planned, created, checked; offsets asked for
-producer                          records and tables written, acknowledgements gathered
-consumer, rebalance, worker       members of groups: one thread each, rebalances handed to the event loop
-tables, members                   compacted topics read; who is alive
-backlog                           refusing to write what would be removed unread
-statistics                        the client library's figures as metrics
-log                               all of it behind the port
+settings, config, errors             what may be set; what the client library is told; what its errors mean
+admin, topics                        the cluster asked; topics planned, created, checked
+producer                             records and tables written, acknowledgements gathered
+consumer, positions, client, worker  members of groups: the caller's half, bookkeeping, the blocking half, its thread
+tables, plain_reader, messages       compacted topics; reading without a group; what is read as records
+members, backlog                     who is alive; refusing to write what would be removed unread
+statistics                           the client library's figures as metrics
+log                                  all of it behind the port
 """
 
 from tidewire_kit.log.kafka.log import KafkaLog

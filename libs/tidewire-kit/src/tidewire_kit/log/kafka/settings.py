@@ -76,14 +76,14 @@ class KafkaSettings:
     cluster needs to replace a broker that died."""
 
     session_timeout_ms: int = setting(10_000, minimum=6000, maximum=300_000)
-    """A consumer silent for so long has lost its partitions. Used with `classic`; with `consumer` the brokers decide."""
+    """A consumer silent for so long has lost its partitions. With `group_protocol=consumer` the brokers decide it."""
 
     max_poll_interval_ms: int = setting(60_000, minimum=10_000, maximum=600_000)
     """A consumer that has not asked for records for so long has lost its partitions. Default 60 s."""
 
     group_protocol: Literal["classic", "consumer"] = "classic"
-    """Protocol of consumer groups: `classic` works everywhere; `consumer` (KIP-848, Kafka 4.0 or newer) rebalances
-    without stopping anybody. All processes of a platform use the same."""
+    """Protocol of consumer groups: `classic` works everywhere; `consumer` (KIP-848, Kafka 4.0 or newer) stops nobody
+    while partitions move. All processes of a platform use the same."""
 
     connect_timeout_seconds: float = setting(8.0, minimum=1, maximum=60)
     """How long a starting process looks for a broker before it gives up and says why. Default 8 s."""
