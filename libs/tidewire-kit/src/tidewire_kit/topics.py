@@ -14,6 +14,9 @@ REGISTRY = "tidewire.registry.v1"
 DEAD_LETTER = "tidewire.dead-letter.v1"
 """Records that no owner could process, each with its reason. Any consumer writes; people read and replay."""
 
+DEMAND = "tidewire.demand.v1"
+"""Compacted: what each process is asked to take. Ingestion writes and reads it, to share quotas (`fairshare`)."""
+
 MEMBERS = "tidewire.members.v1"
 """Compacted: the live processes. The log's adapter writes and reads it itself, by `announce` and `members`."""
 
@@ -31,6 +34,7 @@ def specs(partitions: int) -> list[TopicSpec]:
             held_for=("tidewire.storage",),
         ),
         TopicSpec(REGISTRY, partitions=1, compacted=True),
+        TopicSpec(DEMAND, partitions=1, compacted=True),
         TopicSpec(
             DEAD_LETTER,
             partitions=1,

@@ -5,11 +5,14 @@ from tidewire.ingestion.v1 import ingestion_pb2
 from tidewire_ingestion.access import ACCESS
 from tidewire_ingestion.adapters.registry import RegistryResolver
 from tidewire_ingestion.application.publish import PublishTelemetry
+from tidewire_ingestion.application.quota_shares import QuotaShares
 from tidewire_ingestion.application.resolution import Resolution
+from tidewire_ingestion.application.tenants import Tenants
 from tidewire_ingestion.grpc_api import IngestionApi
 from tidewire_ingestion.metrics import IngestionMetrics
 from tidewire_ingestion.settings import Settings
 from tidewire_kit import service, topics
+from tidewire_kit.fairshare import DemandExchange
 from tidewire_kit.grpc import service_handler
 from tidewire_kit.ids import TenantId
 from tidewire_kit.service import ServiceContext, ServiceParts
@@ -33,7 +36,12 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     producer = TelemetryProducer(ctx.log, topics.TELEMETRY, ctx.clock, limits=limits, observer=metrics)
     metrics.watch_pending(lambda: producer.pending_bytes)
     resolver = RegistryResolver(directory, lambda: ctx.channel_to("registry"), settings.resolve_seconds)
-    use_case = PublishTelemetry(directory, producer, Resolution(resolver, ctx.clock), ctx.clock, metrics)
+    exchange = DemandExchange(ctx.log, ctx.clock, ctx.name)
+    tenants = Tenants()
+    shares = QuotaShares(exchange.board, tenants.shared, metrics, ctx.clock.monotonic)
+    tenants.on_new(shares.begin)
+    resolution = Resolution(resolver, ctx.clock)
+    use_case = PublishTelemetry(directory, producer, resolution, ctx.clock, metrics, tenants)
 
     def on_change(change: RegistryChange) -> None:
         if change.deleted and change.WhichOneof("object") == "tenant":
@@ -44,12 +52,20 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     async def writable() -> str | None:
         return metrics.commit_fault()
 
+    async def start() -> None:
+        await exchange.start(shares)
+
+    async def close() -> None:
+        await exchange.close()
+        await resolver.close()
+
     api = IngestionApi(use_case, settings.stream_window)
     service_descriptor = ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"]
     return ServiceParts(
         handlers=[service_handler(service_descriptor, api, ACCESS, ctx.guard, raw=set(ACCESS))],
+        start=start,
         drain=producer.close,
-        close=resolver.close,
+        close=close,
         checks={"log-writable": writable, "registry-replica": directory.check},
     )
 

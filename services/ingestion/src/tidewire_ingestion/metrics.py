@@ -95,6 +95,12 @@ class IngestionMetrics:
             ("reason",),
             registry=registry,
         )
+        self.quota_share = Gauge(
+            "tidewire_ingestion_quota_share_ratio",
+            "This process's part of a tenant's quota; 1: all of it.",
+            ("tenant", "quota"),
+            registry=registry,
+        )
         self._pending_bytes = Gauge(
             "tidewire_ingestion_pending_bytes", "Bytes admitted and not yet durable.", registry=registry
         )
@@ -141,6 +147,13 @@ class IngestionMetrics:
     def missed(self, tenant: TenantId, batches: int) -> None:
         """Batches are missing."""
         self._of(tenant).missed.inc(batches)
+
+    def quota_shares(self, tenant: TenantId, readings: float, batches: float) -> None:
+        """These parts of the tenant's quotas hold in this process."""
+        label = self._label(tenant)
+        if label != OTHER:  # of many tenants together a part says nothing
+            self.quota_share.labels(label, "readings_per_second").set(readings)
+            self.quota_share.labels(label, "batches_per_second").set(batches)
 
     # Observer of the producer
 

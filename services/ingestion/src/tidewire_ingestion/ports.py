@@ -31,3 +31,10 @@ class Observer(Protocol):
 
     def missed(self, tenant: TenantId, batches: int) -> None:
         """By a publisher's own count, that many batches are missing."""
+
+
+class ShareObserver(Protocol):
+    """Shows which part of its quotas each tenant has in this process. Must be quick and must not raise."""
+
+    def quota_shares(self, tenant: TenantId, readings: float, batches: float) -> None:
+        """From now on these parts hold, each in (0, 1]."""

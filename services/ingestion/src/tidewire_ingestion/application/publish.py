@@ -63,13 +63,14 @@ class PublishTelemetry:
         resolution: Resolution,
         clock: Clock,
         observer: Observer,
+        tenants: Tenants | None = None,
     ) -> None:
         self._directory = directory
         self._producer = producer
         self._resolution = resolution
         self._clock = clock
         self._observer = observer
-        self._tenants = Tenants()
+        self._tenants = tenants or Tenants()
         self._sequences = Sequences()
 
     def publish(

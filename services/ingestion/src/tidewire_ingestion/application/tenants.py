@@ -1,9 +1,12 @@
 """What is remembered of each tenant between batches: metric sets, metrics per device, and token buckets."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tidewire_ingestion.application.device_metrics import DeviceMetrics
+from tidewire_ingestion.application.quota_shares import SharedQuotas
 from tidewire_ingestion.application.quotas import DeviceBuckets, TokenBucket
 from tidewire_ingestion.domain import MAX_METRICS
 from tidewire_kit.directory import Quotas, TenantView
@@ -66,6 +69,7 @@ class TenantState:
         self.readings = TokenBucket()
         self.batches = TokenBucket()
         self.device_readings = DeviceBuckets()
+        self.shared = SharedQuotas(view, self.readings, self.batches, self.device_readings)
         self.device_metrics = DeviceMetrics()
         self.metrics_per_device = MAX_METRICS
         self.device_slots = DeviceSlots(view)
@@ -109,13 +113,30 @@ class Tenants:
 
     def __init__(self) -> None:
         self._states: dict[TenantId, TenantState] = {}
+        self._begin: Callable[[SharedQuotas], None] | None = None
+
+    def on_new(self, begin: Callable[[SharedQuotas], None]) -> None:
+        """Calls `begin` for each tenant that comes, before its first batch is decided on."""
+        self._begin = begin
+
+    def shared(self) -> Iterator[SharedQuotas]:
+        """The quotas of all tenants."""
+        return (state.shared for state in self._states.values())
+
+    def known(self, tenant: TenantId) -> TenantState | None:
+        """Returns the tenant's state as of its last batch; None when there was none."""
+        return self._states.get(tenant)
 
     def state(self, view: TenantView) -> TenantState:
         """Returns the tenant's state, refreshed."""
         state = self._states.get(view.uid)
         if state is None or state.view is not view:
             state = self._states[view.uid] = TenantState(view)
-        state.refresh()
+            state.refresh()
+            if self._begin is not None:
+                self._begin(state.shared)
+        else:
+            state.refresh()
         return state
 
     def forget(self, tenant: TenantId) -> None:
