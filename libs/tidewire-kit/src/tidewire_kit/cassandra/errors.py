@@ -37,7 +37,7 @@ _TRANSIENT = (
     OSError,
 )
 _CAS_WRITE_UNKNOWN = 0x1700
-"""Code of the answer to a conditional write that a node accepted and a quorum did not; the driver has no class for it."""
+"""Code of the answer to a conditional write that a node accepted and no quorum; the driver has no class for it."""
 _NOT_BEGUN = (
     NoConnectionsAvailable,
     ConnectionBusy,
