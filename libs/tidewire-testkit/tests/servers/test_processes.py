@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,13 +54,26 @@ time.sleep(1000)
     until_sync(lambda: seen.pid is None, message="the server is gone")
 
 
+def test_a_server_does_not_die_with_the_thread_that_started_it(tmp_path: Path) -> None:
+    node = node_in(tmp_path / "node1")
+    starter = threading.Thread(target=node.start)
+    starter.start()
+    until_sync(lambda: "serving" in node.log_tail())
+    starter.join()
+    assert node.pid is not None
+
+    node.suspend()  # a signal that was on its way would have come before
+    until_sync(lambda: node.pid is not None and state(node.pid) == "T")
+    node.kill()
+
+
 def test_another_process_finds_and_stops_what_one_has_started(node: Node) -> None:
     other = node_in(node.home)
 
     assert other.pid == node.pid is not None
     other.stop()
 
-    assert node.pid is None
+    until_sync(lambda: node.pid is None)
     assert not (node.home / "pid").exists()
 
 

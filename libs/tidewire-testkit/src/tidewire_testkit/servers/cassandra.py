@@ -118,6 +118,7 @@ class CassandraCluster(Cluster):
             "-Xss512k",
             "-XX:MaxDirectMemorySize=256m",
             "-XX:+UseG1GC",
+            *self.jvm_options,
             "-XX:+ExitOnOutOfMemoryError",
             *(f"-D{key}={value}" for key, value in properties.items()),
             "org.apache.cassandra.service.CassandraDaemon",

@@ -7,6 +7,7 @@ is ready; see `kafka` and `cassandra`.
 import shutil
 import tempfile
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from typing import ClassVar, Self
 from tidewire_testkit.certificates import Authority
 from tidewire_testkit.servers.addresses import addresses_from, free_address, is_free
 from tidewire_testkit.servers.processes import Node, ServerError, keep_logs
+
+OPEN: "weakref.WeakSet[Cluster]" = weakref.WeakSet()
+"""Clusters of this process that were not closed yet: the ones whose logs may say why a test has failed."""
 
 READY_SECONDS = 240.0
 """Generous: three nodes of Cassandra on two cores that others use as well."""
@@ -44,9 +48,10 @@ class Cluster(ABC):
     settings: configuration of the servers that overrides the one made here.
     address: of the first node; the others follow it. Default: loopback addresses nobody uses.
     port: the clients' port; default the customary one.
+    quick_start: the JVMs compile fast rather than well, which halves the CPU of a start. False for measuring.
     directory: configuration, data, logs. Default: a temporary one that `close` removes.
     leashed: the servers die with this process. False only for servers that outlive the command that starts them.
-    logs_directory: where `keep_logs` copies the logs to; a block that ends by an exception keeps them, too.
+    logs_directory: where `keep_logs` copies the logs to; done for all clusters when a test fails.
     """
 
     NAME: ClassVar[str]
@@ -64,6 +69,7 @@ class Cluster(ABC):
         settings: Mapping[str, object] | None = None,
         address: str | None = None,
         port: int | None = None,
+        quick_start: bool = True,
         directory: Path | None = None,
         leashed: bool = True,
         logs_directory: Path | None = None,
@@ -72,6 +78,7 @@ class Cluster(ABC):
             raise ValueError("a cluster has 1 or 3 nodes")
         self.secure = secure
         self.settings = dict(settings or {})
+        self.jvm_options = ["-XX:TieredStopAtLevel=1"] if quick_start else []
         self.port = self.PORT if port is None else port
         self._ports = tuple(self.port + offset for offset in self.PORT_OFFSETS)
         self.addresses = addresses_from(address or free_address(nodes, self._ports), nodes)
@@ -82,6 +89,7 @@ class Cluster(ABC):
             Node(self.directory / f"node{number}", address, self.command(number), leashed=leashed)
             for number, address in enumerate(self.addresses, 1)
         ]
+        OPEN.add(self)
 
     @abstractmethod
     def command(self, number: int) -> list[str]:
@@ -125,6 +133,7 @@ class Cluster(ABC):
 
     def close(self) -> None:
         """Kills all nodes and removes the directory when it is a temporary one. May be called twice."""
+        OPEN.discard(self)
         for node in self._nodes:
             node.kill()
         if self._temporary:
@@ -140,7 +149,6 @@ class Cluster(ABC):
         try:
             self.start()
         except BaseException:
-            self.keep_logs()
             self.close()
             raise
         return self
@@ -148,8 +156,6 @@ class Cluster(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            error.add_note(f"logs of {self.NAME}: {self.keep_logs()}")
         self.close()
 
     # Single nodes

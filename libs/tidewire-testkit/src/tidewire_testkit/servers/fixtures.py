@@ -8,8 +8,8 @@ Tests share the servers: they use topic prefixes, groups and keyspaces of their 
 """
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -30,33 +30,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(float(item.config.getini("timeout")), func_only=True))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keeps the logs of this process's servers when a test fails, and says where."""
+    report = yield
+    clusters = sys.modules.get("tidewire_testkit.servers.cluster")  # not loaded: nothing was started
+    if report.failed and clusters is not None:
+        for cluster in clusters.OPEN:
+            report.sections.append((f"logs of {cluster.NAME}", str(cluster.keep_logs())))
+    return report
+
+
 @pytest.fixture(scope="session")
-def kafka_servers(request: pytest.FixtureRequest) -> Iterator[str]:
+def kafka_servers() -> Iterator[str]:
     """Bootstrap servers (host:port, comma separated) of a running Kafka: plain, one broker, no topic made by itself."""
     if given := os.environ.get(KAFKA_VARIABLE):
         yield given
         return
     from tidewire_testkit.servers.kafka import KafkaCluster  # loads a driver that most test runs do not need
 
-    with KafkaCluster(logs_directory=_logs_directory(request)) as cluster:
+    with KafkaCluster() as cluster:
         yield cluster.bootstrap_servers
-        if request.session.testsfailed:
-            cluster.keep_logs()
 
 
 @pytest.fixture(scope="session")
-def cassandra_contact_points(request: pytest.FixtureRequest) -> Iterator[str]:
+def cassandra_contact_points() -> Iterator[str]:
     """Contact points (host:port, comma separated) of a running Cassandra: plain, one node, no authentication."""
     if given := os.environ.get(CASSANDRA_VARIABLE):
         yield given
         return
     from tidewire_testkit.servers.cassandra import CassandraCluster
 
-    with CassandraCluster(logs_directory=_logs_directory(request)) as cluster:
+    with CassandraCluster() as cluster:
         yield cluster.contact_points
-        if request.session.testsfailed:
-            cluster.keep_logs()
-
-
-def _logs_directory(request: pytest.FixtureRequest) -> Path:
-    return request.config.rootpath / "build" / "servers"

@@ -86,6 +86,8 @@ class KafkaCluster(Cluster):
         """The broker."""
         return [
             *_java("512m", "INFO"),
+            *self.jvm_options,
+            "-XX:+UseG1GC",
             "-XX:+ExitOnOutOfMemoryError",
             "kafka.Kafka",
             str(self.directory / f"node{number}" / "server.properties"),
@@ -169,7 +171,14 @@ class KafkaCluster(Cluster):
             f"{other}@{address}:{self.port + 4}:tidewire-test-node-{other:02}A"
             for other, address in enumerate(self.addresses, 1)
         )
-        command = [*_java("128m", "ERROR"), "kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID]
+        command = [
+            *_java("128m", "ERROR"),
+            "-XX:TieredStopAtLevel=1",
+            "kafka.tools.StorageTool",
+            "format",
+            "--cluster-id",
+            _CLUSTER_ID,
+        ]
         command += [
             "--config",
             str(self.node(number).home / "server.properties"),
@@ -189,7 +198,6 @@ def _java(heap: str, log_level: str) -> list[str]:
         "-cp",
         f"{installed('kafka')}/*",
         f"-Xmx{heap}",
-        "-XX:+UseG1GC" if log_level == "INFO" else "-XX:TieredStopAtLevel=1",
         "-Djava.awt.headless=true",
         f"-Dlog4j2.configurationFile={RECIPES / 'kafka' / 'log4j2.properties'}",
         f"-Dtidewire.log={log_level}",

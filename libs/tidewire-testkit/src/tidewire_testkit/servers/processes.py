@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tidewire_testkit.polling import until_sync
@@ -19,17 +20,16 @@ LEASH = Path(__file__).with_name("leash.py")
 STOP_SECONDS = 60.0
 LOG_TAIL_CHARACTERS = 4000
 
+_STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
+"""The kernel ties a leashed process to the *thread* that started it, so this one lives as long as the process."""
+
 
 class ServerError(Exception):
     """A server cannot be installed or started; the message says what is missing or what it said."""
 
 
 class Node:
-    """One process. Not safe for use by two threads at once.
-
-    `leashed`: the process dies with the one that started it, even by SIGKILL. The kernel ties it to the *thread* that
-    starts it, so start it in one that lives as long as it is needed.
-    """
+    """One process. Not safe for use by two threads at once. `leashed`: it dies with this one, even by SIGKILL."""
 
     def __init__(self, home: Path, address: str, command: list[str], *, leashed: bool) -> None:
         self.home = home
@@ -61,13 +61,14 @@ class Node:
             return
         leash = [sys.executable, "-I", str(LEASH), str(os.getpid())] if self._leashed else []
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = _STARTER.submit(
+                subprocess.Popen[bytes],
                 [*leash, *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-            )
+            ).result()
         (self.home / "pid").write_text(str(self._process.pid))
 
     def check_running(self) -> None:

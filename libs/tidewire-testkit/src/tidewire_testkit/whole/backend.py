@@ -85,10 +85,17 @@ class DistributedBackend:
 
 
 def _drop_keyspaces(contact_points: str, names: set[str]) -> None:
-    from cassandra.cluster import Cluster
+    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+    from cassandra.policies import RoundRobinPolicy
 
     hosts = [point.rpartition(":") for point in contact_points.split(",")]
-    with Cluster([host for host, _, _ in hosts], port=int(hosts[0][2]), protocol_version=5) as cluster:
+    profile = ExecutionProfile(RoundRobinPolicy())
+    with Cluster(
+        [host for host, _, _ in hosts],
+        port=int(hosts[0][2]),
+        protocol_version=5,
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+    ) as cluster:
         session: Any = cluster.connect()
         for name in names:
             session.execute(f"DROP KEYSPACE IF EXISTS {name}", timeout=60)
