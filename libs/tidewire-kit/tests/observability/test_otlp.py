@@ -4,16 +4,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
-from concurrent import futures
-from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from tidewire_kit.observability.traces import ENDPOINT_VARIABLE
+from tidewire_testkit.otlp import Collector, collecting
 
 TRACE = "0123456789abcdef0123456789abcdef"
 PROGRAM = textwrap.dedent(f"""
@@ -33,27 +29,10 @@ PROGRAM = textwrap.dedent(f"""
 """)
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.requests: list[Any] = []
-        self.arrived = threading.Event()
-
-    def Export(self, request: Any, context: Any) -> Any:
-        self.requests.append(request)
-        self.arrived.set()
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
 @pytest.fixture
-def collector() -> Iterator[tuple[str, Collector]]:
-    server, collector = grpc.server(futures.ThreadPoolExecutor(1)), Collector()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"http://127.0.0.1:{port}", collector
-    server.stop(0).wait()
+def collector() -> Iterator[Collector]:
+    with collecting() as made:
+        yield made
 
 
 def run(**environ: str) -> None:
@@ -70,19 +49,17 @@ def run(**environ: str) -> None:
 
 
 def test_a_process_exports_the_spans_of_its_rpcs_under_the_callers_trace(
-    collector: tuple[str, Collector],
+    collector: Collector,
 ) -> None:
-    endpoint, received = collector
-    run(**{ENDPOINT_VARIABLE: endpoint})
-    assert received.arrived.wait(20)
-    (resource,) = received.requests[0].resource_spans
+    run(**{ENDPOINT_VARIABLE: collector.endpoint})
+    assert collector.arrived.wait(20)
+    (resource,) = collector.requests[0].resource_spans
     names = {item.key: item.value.string_value for item in resource.resource.attributes}
     assert names["service.name"] == "tidewire-toy"
     (span,) = resource.scope_spans[0].spans
     assert (span.name, span.trace_id.hex()) == ("tidewire.toy.v1.Toy/Do", TRACE)
 
 
-def test_without_the_variable_nothing_is_sent(collector: tuple[str, Collector]) -> None:
-    _, received = collector
+def test_without_the_variable_nothing_is_sent(collector: Collector) -> None:
     run()
-    assert received.requests == []
+    assert collector.requests == []

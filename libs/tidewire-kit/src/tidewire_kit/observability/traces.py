@@ -14,6 +14,17 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 _exporting = False
+_system = "tidewire"
+
+
+def exporting() -> bool:
+    """Whether spans are wanted. Decided at the start of the process, so ask once."""
+    return _exporting
+
+
+def messaging_system() -> str:
+    """The log's name in OpenTelemetry's conventions: `kafka`, or `tidewire` for the embedded log."""
+    return _system
 
 
 def configure(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
@@ -23,7 +34,7 @@ def configure(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
     """
     if not environ.get(ENDPOINT_VARIABLE):
         return _nothing
-    global _exporting
+    global _exporting, _system
     try:
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -39,6 +50,7 @@ def configure(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     _exporting = True
+    _system = "kafka" if environ.get("TIDEWIRE_BACKEND") == "distributed" else "tidewire"
     return provider.shutdown
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from tidewire_kit.clock import Clock
 from tidewire_kit.log.port import Buffer, Consumer, LogRecord, MessageLog, TopicPartition
+from tidewire_kit.observability import traces
 from tidewire_kit.observability.logs import get_logger
+from tidewire_kit.observability.messaging import ProcessSpans
 from tidewire_kit.owner.admission import Decoded, admit, dead_lettered, decode_checked
 from tidewire_kit.owner.dead_letters import DeadLetters
 from tidewire_kit.owner.dedup import WINDOW_SECONDS, DedupWindow, SegmentHasher
@@ -88,6 +90,7 @@ class PartitionOwner:
         self._error: str | None = None
         self._stopped_until: float | None = None
         self._stopped_why = ""
+        self._spans = ProcessSpans(group) if traces.exporting() else None
         self.stats = OwnerStats()
 
     async def start(self) -> None:
@@ -135,6 +138,8 @@ class PartitionOwner:
             self._stale = True  # what stays may have been in the same flush
         finally:
             await self._processor.forget(partitions)
+            if self._spans is not None:
+                self._spans.abandon("revoked")
             for partition in partitions:
                 self._windows.pop(partition, None)
 
@@ -185,6 +190,8 @@ class PartitionOwner:
         """After a failure memory and disk may disagree: drops what is in memory and reads on from what is durable."""
         owned = consumer.assignment
         await self._processor.forget(owned)
+        if self._spans is not None:
+            self._spans.abandon("the owner starts over")
         offsets = await self._load(owned)
         committed = await self._log.committed(self._group, self._topic)
         for topic, partition in owned:
@@ -204,6 +211,8 @@ class PartitionOwner:
             owned = self._consumer.assignment
             offsets = {partition: offset for partition, offset in durable.items() if partition in owned}
             if offsets:
+                if self._spans is not None:
+                    self._spans.durable(offsets)
                 await self._consumer.commit(offsets)
 
     # Records
@@ -240,6 +249,8 @@ class PartitionOwner:
         self.stats.duplicate_segments += segments - sum(len(record.entries) for record in admissions)
         admitted = iter(admissions)
         for source in sources:
+            if self._spans is not None:
+                self._spans.begin(source)
             failure = failures.get(source.offset)
             record = next(admitted) if failure is None else None
             if record is not None:
@@ -249,6 +260,8 @@ class PartitionOwner:
                 continue
             if record is not None:
                 window.forget(record.entries)
+            if self._spans is not None:
+                self._spans.failed(source, failure)
             if not await self._set_aside(partition, source, failure):
                 for rest in admitted:
                     window.forget(rest.entries)

@@ -9,17 +9,21 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from tidewire_kit.clock import Clock
 from tidewire_kit.errors import QuotaExceeded, TidewireError, Unavailable
 from tidewire_kit.ids import TenantId
 from tidewire_kit.log.port import MessageLog, Outgoing
+from tidewire_kit.observability import messaging, traces
 from tidewire_kit.observability.logs import get_logger
 from tidewire_kit.telemetry.admitted import Admitted
 from tidewire_kit.telemetry.gather import gather
 from tidewire_kit.telemetry.pace import Pace
+
+if TYPE_CHECKING:  # the library is optional
+    from opentelemetry.trace import SpanContext
 
 logger = get_logger(__name__)
 
@@ -59,13 +63,15 @@ class ProducerObserver(Protocol):
 
 
 class _Request:
-    __slots__ = ("done", "prepare", "size", "tenant")
+    __slots__ = ("done", "prepare", "size", "span", "tenant")
 
     def __init__(self, tenant: TenantId, size: int, prepare: Prepare, done: Done) -> None:
         self.tenant = tenant
         self.size = size
         self.prepare = prepare
         self.done = done
+        self.span: SpanContext | None = None
+        """Of the call that made it, while calls are traced."""
 
 
 class TelemetryProducer:
@@ -103,6 +109,7 @@ class TelemetryProducer:
         self._scheduled: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tracing = traces.exporting()
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -148,6 +155,8 @@ class TelemetryProducer:
         self._pending_bytes += size
         self._waiting_bytes += size
         self._waiting.append(_Request(tenant, size, prepare, done))
+        if self._tracing:
+            self._waiting[-1].span = messaging.current()
         self._idle.clear()
         self._schedule()
 
@@ -242,6 +251,12 @@ class TelemetryProducer:
     async def _commit(self, requests: list[_Request], records: list[Outgoing]) -> None:
         started = self._clock.monotonic()
         error: Exception | None = None
+        span: messaging.SendSpan | None = None
+        if self._tracing:
+            span = messaging.SendSpan(
+                self._topic, [each.span for each in requests if each.span], len(records)
+            )
+            records = [replace(record, headers=span.headers) for record in records]
         try:
             await self._log.produce(self._topic, records)
         except TidewireError as failure:
@@ -253,6 +268,8 @@ class TelemetryProducer:
             logger.exception("produce_failed", requests=len(requests))
             error = failure
         finally:
+            if span is not None:
+                span.end(error)
             self._in_flight -= 1
             self._resolve(requests, error)
         if self._observer is not None:
