@@ -1,15 +1,20 @@
-"""A rig: embedded log, store, owner and queries, wired as `main` wires them, which a test can stop and start again."""
+"""A rig: embedded log, store, owner and queries, wired as `main` wires them, which a test can stop and start again.
+
+Tests that use `backend` (the rig does) run on the embedded store and, marked `servers`, on Cassandra. Those which by nature
+are about files, SQLite or a full disk say so by parametrizing `backend` with `embedded` alone.
+"""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tidewire_kit import topics
+from tidewire_kit.cassandra import CassandraSettings
 from tidewire_kit.clock import SystemClock
-from tidewire_kit.ids import partition_of
+from tidewire_kit.ids import TenantId, partition_of
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
 from tidewire_kit.owner import OwnerSettings, PartitionOwner
 from tidewire_storage.adapters.embedded import EmbeddedStore
@@ -21,6 +26,7 @@ from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.consumer import telemetry_owner
+from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_testkit.directory import TestDevice, TestTenant, World
 from tidewire_testkit.polling import until
 from tidewire_testkit.telemetry import make_table, put_tables
@@ -32,18 +38,38 @@ Readings = dict[tuple[int, str], float]
 """(event time, metric) → value."""
 
 
-class Rig:
-    """Storage in a directory. `start` and `stop` may alternate."""
+@pytest.fixture(scope="session")
+def storage_keyspace(cassandra_contact_points: str) -> Iterator[CassandraSettings]:
+    """A keyspace with storage's tables. All tests share it, each with topics and tenants of its own."""
+    from tidewire_kit.cassandra.steps import SchemaSet
+    from tidewire_storage.adapters.cassandra import SCHEMA_DIRECTORY
+    from tidewire_testkit.cassandra import fresh_keyspace
 
-    def __init__(self, path: Path) -> None:
+    with fresh_keyspace(cassandra_contact_points, [SchemaSet("storage", SCHEMA_DIRECTORY)]) as settings:
+        yield settings
+
+
+@pytest.fixture(params=["embedded", pytest.param("cassandra", marks=pytest.mark.servers)])
+def backend(request: pytest.FixtureRequest) -> CassandraSettings | None:
+    """Where blocks go: None for a directory, else a keyspace."""
+    if request.param == "embedded":
+        return None
+    settings: CassandraSettings = request.getfixturevalue("storage_keyspace")
+    return settings
+
+
+class Rig:
+    """Storage in a directory, its blocks in a keyspace if one is given. `start` and `stop` may alternate."""
+
+    def __init__(self, path: Path, keyspace: CassandraSettings | None = None) -> None:
         self.path = path
+        self.keyspace = keyspace
         self.clock = SystemClock()
         self.world = World(self.clock, PARTITIONS)
         self.limits = IngestLimits(flush_seconds=0.05, series_seconds=0.0)
         self.free_bytes = 1 << 40
         self.file_bytes = 1 << 20
         self.log: EmbeddedLog
-        self.store: EmbeddedStore
         self.ingest: IngestReadings
         self.owner: PartitionOwner
         self.running = False
@@ -77,8 +103,10 @@ class Rig:
         if own:
             await self.owner.start()
 
-    def new_store(self) -> EmbeddedStore:
-        """A store over the same directory, as another process would open it."""
+    def new_store(self):
+        """A store over the same data, as another process would open it."""
+        if self.keyspace is not None:
+            return cassandra_store(self.keyspace, self.path, self.log.incarnation(topics.TELEMETRY))
         return EmbeddedStore(
             self.path / "storage",
             file_bytes=self.file_bytes,
@@ -166,6 +194,17 @@ class Rig:
         return sorted((self.path / "storage" / "blocks").glob("*.blk"))
 
 
+def cassandra_store(keyspace: CassandraSettings, path: Path, incarnation: bytes):
+    """A store in a keyspace for the log in a directory. Every look at the ledger looks at every block."""
+    from tidewire_kit.cassandra import connect
+    from tidewire_storage.adapters.cassandra import CassandraStore
+
+    def place_of(tenant: TenantId, device: bytes) -> TopicPartitionKey:
+        return TopicPartitionKey(incarnation, partition_of(tenant, device, PARTITIONS))
+
+    return CassandraStore(lambda: connect(keyspace), SystemClock(), str(path), place_of, verify_seconds=0)
+
+
 @pytest.fixture(scope="session")
 def rig_type() -> type[Rig]:
     """The class, for tests that make directories of their own."""
@@ -173,12 +212,12 @@ def rig_type() -> type[Rig]:
 
 
 @pytest.fixture
-async def new_rig(tmp_path: Path) -> AsyncIterator[Callable[[], Rig]]:
+async def new_rig(tmp_path: Path, backend: CassandraSettings | None) -> AsyncIterator[Callable[[], Rig]]:
     """Makes rigs that are not started; all are stopped after the test."""
     rigs: list[Rig] = []
 
     def make() -> Rig:
-        rigs.append(Rig(tmp_path / f"rig{len(rigs)}"))
+        rigs.append(Rig(tmp_path / f"rig{len(rigs)}", backend))
         return rigs[-1]
 
     yield make

@@ -5,9 +5,9 @@ is the first argument of whatever concerns one tenant. Methods are called on the
 `tests/contract` says in tests what this module says in words; the embedded and the Cassandra adapter pass it.
 
 Guarantees
-- A `commit` has, for each partition of the log, all of its effect or none, also when the process is killed at any moment
-  of it. What belongs to one partition (blocks, progress, epochs, window entries, ledger counts) comes together; of
-  several partitions some may have been stored and others not (docs/adr/0011-a-flush-is-atomic-per-partition.md).
+- A `commit` has, for each partition of the log, all of its effect or none, also when the process is killed at any
+  moment of it. What belongs to one partition (blocks, progress, epochs, window entries, ledger counts) comes together;
+  of several partitions some may have been stored and others not (docs/adr/0011-a-flush-is-atomic-per-partition.md).
 - What a `commit` that returned has written is seen by every `find`, `series` and `ledger` that begins later, in any
   process of the platform.
 - Blocks do not change; upkeep may replace one by a smaller one of the same key (deleted devices).
@@ -104,9 +104,9 @@ class BlockWriter(Protocol):
     async def commit(self, flush: Flush) -> None:
         """Makes a flush durable: of each partition the whole or nothing.
 
-        Raises StoreFull (nothing was written; the same flush may be tried again); ProgressMoved (a partition had another
-        owner, and nothing of it was written; the others may be stored); Unavailable (unknown). After the latter two ask
-        `progress`.
+        Raises StoreFull (nothing was written; the same flush may be tried again); ProgressMoved (a partition had
+        another owner, and nothing of it was written; the others may be stored); Unavailable (unknown). After the latter
+        two ask `progress`.
         """
 
     async def blocks_after(self, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:

@@ -1,13 +1,19 @@
-"""What any store of blocks has to do. A new adapter adds itself to `stores` and passes all of this."""
+"""What any store of blocks has to do. A new adapter adds itself to `backend` (conftest.py) and passes all of this.
+
+At the end are a few cases of the embedded store alone: by nature they are about files and a full disk.
+"""
 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
 
+from tidewire_kit.cassandra import CassandraSettings
+from tidewire_kit.clock import SystemClock
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_kit.owner import LedgerCounts
 from tidewire_storage.adapters.embedded import EmbeddedStore
@@ -15,7 +21,15 @@ from tidewire_storage.domain.block_format import encode_block, read_block
 from tidewire_storage.domain.blocks import BlockKey, EpochSpan, OpenEpoch, TopicPartitionKey
 from tidewire_storage.domain.rows import SortedTable
 from tidewire_storage.domain.series import states_of
-from tidewire_storage.ports import Flush, PartitionFlush, ProgressMoved, StoreFull
+from tidewire_storage.ports import (
+    BlockReader,
+    BlockWriter,
+    Flush,
+    PartitionFlush,
+    ProgressMoved,
+    StoreFull,
+    Upkeep,
+)
 
 A, B = TenantId(new_uid()), TenantId(new_uid())
 INCARNATION = new_uid()
@@ -23,29 +37,35 @@ HOUR = 3_600_000_000
 T0 = 1_700_000_000_000_000
 EVER = 1 << 62
 
-OpenStore = Callable[[], Awaitable[EmbeddedStore]]
+
+class Store(BlockWriter, BlockReader, Upkeep, Protocol):
+    """All three roles."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
-class Disk:
-    """How much room the store finds."""
+OpenStore = Callable[[], Awaitable[Store]]
 
-    def __init__(self) -> None:
-        self.free = 1 << 40
+
+@pytest.fixture(autouse=True)
+def fresh_names() -> None:
+    """Tests of a store in a server share its tables, so each has tenants and a topic of its own."""
+    globals().update(A=TenantId(new_uid()), B=TenantId(new_uid()), INCARNATION=new_uid())
 
 
 @pytest.fixture
-def disk() -> Disk:
-    return Disk()
-
-
-@pytest.fixture(params=["embedded"])
-async def open_store(request: pytest.FixtureRequest, tmp_path: Path, disk: Disk) -> AsyncIterator[OpenStore]:
+async def open_store(backend: CassandraSettings | None, tmp_path: Path) -> AsyncIterator[OpenStore]:
     """Opens one more store on the same data, as another process would."""
-    stores: list[EmbeddedStore] = []
+    stores: list[Store] = []
 
-    async def make() -> EmbeddedStore:
-        assert request.param == "embedded"
-        store = EmbeddedStore(tmp_path, min_free_bytes=1000, free=lambda _: disk.free)
+    async def make() -> Store:
+        store: Store
+        if backend is None:
+            store = EmbeddedStore(tmp_path)
+        else:
+            store = cassandra_store(backend)
         await store.open()
         stores.append(store)
         return store
@@ -55,8 +75,21 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path, disk: Disk)
         await store.close()
 
 
+def cassandra_store(settings: CassandraSettings) -> Store:
+    """Every look at the ledger looks at every block."""
+    from tidewire_kit.cassandra import connect
+    from tidewire_storage.adapters.cassandra import CassandraStore
+
+    def place_of(tenant: TenantId, device: bytes) -> TopicPartitionKey:
+        return place()
+
+    return CassandraStore(
+        lambda: connect(settings), SystemClock(), INCARNATION.hex(), place_of, verify_seconds=0
+    )
+
+
 @pytest.fixture
-async def store(open_store: OpenStore) -> EmbeddedStore:
+async def store(open_store: OpenStore) -> Store:
     return await open_store()
 
 
@@ -102,7 +135,7 @@ def flush(
     return Flush(blocks, [part], {where: states}, {where: end})
 
 
-async def contents(store: EmbeddedStore, tenant: TenantId, start: int = 0, end: int = EVER) -> list[float]:
+async def contents(store: Store, tenant: TenantId, start: int = 0, end: int = EVER) -> list[float]:
     values: list[float] = []
     for data in await store.read(await store.find(tenant, None, start, end)):
         assert data is not None
@@ -111,7 +144,7 @@ async def contents(store: EmbeddedStore, tenant: TenantId, start: int = 0, end: 
     return values
 
 
-async def test_an_empty_store_knows_nothing(store: EmbeddedStore) -> None:
+async def test_an_empty_store_knows_nothing(store: Store) -> None:
     progress = (await store.progress([place(0), place(1)]))[place(1)]
     assert (progress.next_offset, progress.epoch, len(progress.entries)) == (None, None, 0)
     assert await store.find(A, None, 0, EVER) == []
@@ -121,7 +154,7 @@ async def test_an_empty_store_knows_nothing(store: EmbeddedStore) -> None:
     assert await store.epochs(place()) == []
 
 
-async def test_a_commit_is_there_in_all_its_parts(store: EmbeddedStore, open_store: OpenStore) -> None:
+async def test_a_commit_is_there_in_all_its_parts(store: Store, open_store: OpenStore) -> None:
     device = new_uid()
     await store.commit(flush({A: [table(device, [T0, T0 + 1], [1.0, 2.0])]}, 0, 10, entries=3))
     for reader in (store, await open_store()):
@@ -140,7 +173,7 @@ async def test_a_commit_is_there_in_all_its_parts(store: EmbeddedStore, open_sto
         assert await reader.progress_offsets(INCARNATION) == {0: 10}
 
 
-async def test_progress_must_stand_where_the_flush_expects_it(store: EmbeddedStore) -> None:
+async def test_progress_must_stand_where_the_flush_expects_it(store: Store) -> None:
     device = new_uid()
     await store.commit(flush({A: [table(device, [T0], [1.0])]}, 0, 10))
     for expected in (None, 5, 11):
@@ -152,7 +185,7 @@ async def test_progress_must_stand_where_the_flush_expects_it(store: EmbeddedSto
     assert await contents(store, A) == [1.0, 2.0]
 
 
-async def test_of_two_owners_that_race_one_wins(store: EmbeddedStore, open_store: OpenStore) -> None:
+async def test_of_two_owners_that_race_one_wins(store: Store, open_store: OpenStore) -> None:
     other = await open_store()
     device = new_uid()
     outcomes = await asyncio.gather(
@@ -163,7 +196,7 @@ async def test_of_two_owners_that_race_one_wins(store: EmbeddedStore, open_store
     assert await contents(store, A) == [1.0]
 
 
-async def test_tenants_are_apart(store: EmbeddedStore) -> None:
+async def test_tenants_are_apart(store: Store) -> None:
     device = new_uid()
     await store.commit(flush({A: [table(device, [T0], [1.0])], B: [table(device, [T0], [2.0])]}, 0, 1))
     assert await contents(store, A) == [1.0]
@@ -174,7 +207,7 @@ async def test_tenants_are_apart(store: EmbeddedStore) -> None:
     assert {usage.tenant for usage in await store.usage(None)} == {A, B}
 
 
-async def test_find_takes_what_overlaps_in_time_and_place(store: EmbeddedStore) -> None:
+async def test_find_takes_what_overlaps_in_time_and_place(store: Store) -> None:
     device = new_uid()
     await store.commit(flush({A: [table(device, [100, 200], [1.0, 2.0])]}, 0, 1))
     await store.commit(flush({A: [table(device, [200, 300], [3.0, 4.0])]}, 1, 2, expected=1))
@@ -187,7 +220,7 @@ async def test_find_takes_what_overlaps_in_time_and_place(store: EmbeddedStore) 
     assert await store.find(A, TopicPartitionKey(new_uid(), 0), 0, EVER) == []
 
 
-async def test_find_goes_on_where_it_stopped(store: EmbeddedStore) -> None:
+async def test_find_goes_on_where_it_stopped(store: Store) -> None:
     device = new_uid()
     times = [(5, 9), (1, 2), (5, 6), (3, 90), (5, 6), (8, 8)]
     for number, (least, greatest) in enumerate(times):
@@ -207,7 +240,7 @@ async def test_find_goes_on_where_it_stopped(store: EmbeddedStore) -> None:
         assert [block.key for block in paged] == [block.key for block in whole]
 
 
-async def test_epochs_open_grow_and_are_cut(store: EmbeddedStore) -> None:
+async def test_epochs_open_grow_and_are_cut(store: Store) -> None:
     device = new_uid()
     await store.commit(flush({A: [table(device, [T0], [1.0])]}, 0, 5))
     await store.commit(flush({A: [table(device, [T0], [1.0])]}, 5, 9, expected=5, cut=True))
@@ -222,7 +255,7 @@ async def test_epochs_open_grow_and_are_cut(store: EmbeddedStore) -> None:
     assert len(await store.blocks_after(place(), 0)) == 2
 
 
-async def test_the_newest_reading_wins_whatever_the_order(store: EmbeddedStore) -> None:
+async def test_the_newest_reading_wins_whatever_the_order(store: Store) -> None:
     device = new_uid()
     await store.commit(flush({A: [table(device, [T0 + 5], [5.0])]}, 0, 1))
     await store.commit(flush({A: [table(device, [T0 + 1], [1.0])]}, 1, 2, expected=1))
@@ -234,28 +267,7 @@ async def test_the_newest_reading_wins_whatever_the_order(store: EmbeddedStore) 
     assert states.value.item() == 6.0, "a correction at the same time"
 
 
-async def test_a_full_store_refuses_and_takes_the_same_flush_later(store: EmbeddedStore, disk: Disk) -> None:
-    what = flush({A: [table(new_uid(), [T0], [1.0])]}, 0, 1)
-    disk.free = 10
-    with pytest.raises(StoreFull, match="make room"):
-        await store.commit(what)
-    assert await store.find(A, None, 0, EVER) == []
-    disk.free = 1 << 40
-    await store.commit(what)
-    assert await contents(store, A) == [1.0]
-
-
-async def test_a_refused_flush_takes_no_room(store: EmbeddedStore, tmp_path: Path) -> None:
-    await store.commit(flush({A: [table(new_uid(), [T0], [1.0])]}, 0, 1))
-    sizes = [file.stat().st_size for file in tmp_path.glob("blocks/*")]
-    with pytest.raises(ProgressMoved):
-        await store.commit(flush({A: [table(new_uid(), [T0], [2.0])]}, 0, 1))
-    assert [file.stat().st_size for file in tmp_path.glob("blocks/*")] == sizes
-    await store.commit(flush({A: [table(new_uid(), [T0], [3.0])]}, 1, 2, expected=1))
-    assert await contents(store, A) == [1.0, 3.0]
-
-
-async def test_expiry_takes_whole_blocks_of_one_tenant(store: EmbeddedStore) -> None:
+async def test_expiry_takes_whole_blocks_of_one_tenant(store: Store) -> None:
     device = new_uid()
     await store.commit(
         flush({A: [table(device, [10, 20], [1.0, 2.0])], B: [table(device, [10], [9.0])]}, 0, 1)
@@ -270,7 +282,7 @@ async def test_expiry_takes_whole_blocks_of_one_tenant(store: EmbeddedStore) -> 
     assert sum(line.purged for line in account.lines) == 2
 
 
-async def test_a_buried_device_is_gone_after_the_sweep_and_stays_gone(store: EmbeddedStore) -> None:
+async def test_a_buried_device_is_gone_after_the_sweep_and_stays_gone(store: Store) -> None:
     doomed, kept = new_uid(), new_uid()
     both = SortedTable(
         ("m",),
@@ -291,7 +303,7 @@ async def test_a_buried_device_is_gone_after_the_sweep_and_stays_gone(store: Emb
     assert (await store.ledger(None, 0, EVER)).difference == 0
 
 
-async def test_a_buried_tenant_is_gone(store: EmbeddedStore) -> None:
+async def test_a_buried_tenant_is_gone(store: Store) -> None:
     device = new_uid()
     await store.commit(
         flush({A: [table(device, [T0], [1.0])], B: [table(device, [T0], [2.0])]}, 0, 1, hour=HOUR)
@@ -309,7 +321,7 @@ async def test_a_buried_tenant_is_gone(store: EmbeddedStore) -> None:
     }
 
 
-async def test_a_block_removed_between_find_and_read_is_said_to_be_gone(store: EmbeddedStore) -> None:
+async def test_a_block_removed_between_find_and_read_is_said_to_be_gone(store: Store) -> None:
     await store.commit(flush({A: [table(new_uid(), [T0], [1.0])]}, 0, 1))
     found = await store.find(A, None, 0, EVER)
     await store.bury([A], [])
@@ -318,7 +330,7 @@ async def test_a_block_removed_between_find_and_read_is_said_to_be_gone(store: E
 
 
 async def test_a_block_whose_bytes_went_between_find_and_read_is_said_to_be_gone(
-    store: EmbeddedStore, open_store: OpenStore
+    store: Store, open_store: OpenStore
 ) -> None:
     device = new_uid()
     await store.commit(flush({A: [table(device, [T0], [1.0])]}, 0, 1))
@@ -334,7 +346,7 @@ async def test_a_block_whose_bytes_went_between_find_and_read_is_said_to_be_gone
     assert read_block(there)[0].key == new.key
 
 
-async def test_requests_to_cut_are_numbered_and_noted(store: EmbeddedStore, open_store: OpenStore) -> None:
+async def test_requests_to_cut_are_numbered_and_noted(store: Store, open_store: OpenStore) -> None:
     assert await store.cut_requested() == 0
     first = await store.request_cut()
     other = await open_store()
@@ -346,10 +358,45 @@ async def test_requests_to_cut_are_numbered_and_noted(store: EmbeddedStore, open
     assert await store.cuts_noted(second) == {}
 
 
-async def test_old_window_entries_go(store: EmbeddedStore) -> None:
+async def test_old_window_entries_go(store: Store) -> None:
     await store.commit(flush({}, 0, 1, entries=5))
     late = flush({}, 1, 2, expected=1, entries=2)
     (part,) = late.partitions
     moved = PartitionFlush(part.place, 1, 2, part.spans, part.entries, T0 + 601_000_000)
     await store.commit(Flush(partitions=[moved]))
     assert len((await store.progress([place()]))[place()].entries) == 2
+
+
+class Disk:
+    """How much room the store finds."""
+
+    def __init__(self) -> None:
+        self.free = 1 << 40
+
+
+async def test_a_full_disk_refuses_and_takes_the_same_flush_later(tmp_path: Path) -> None:
+    disk = Disk()
+    store = EmbeddedStore(tmp_path, min_free_bytes=1000, free=lambda _: disk.free)
+    await store.open()
+    what = flush({A: [table(new_uid(), [T0], [1.0])]}, 0, 1)
+    disk.free = 10
+    with pytest.raises(StoreFull, match="make room"):
+        await store.commit(what)
+    assert await store.find(A, None, 0, EVER) == []
+    disk.free = 1 << 40
+    await store.commit(what)
+    assert await contents(store, A) == [1.0]
+    await store.close()
+
+
+async def test_a_refused_flush_takes_no_room_on_the_disk(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    await store.commit(flush({A: [table(new_uid(), [T0], [1.0])]}, 0, 1))
+    sizes = [file.stat().st_size for file in tmp_path.glob("blocks/*")]
+    with pytest.raises(ProgressMoved):
+        await store.commit(flush({A: [table(new_uid(), [T0], [2.0])]}, 0, 1))
+    assert [file.stat().st_size for file in tmp_path.glob("blocks/*")] == sizes
+    await store.commit(flush({A: [table(new_uid(), [T0], [3.0])]}, 1, 2, expected=1))
+    assert await contents(store, A) == [1.0, 3.0]
+    await store.close()

@@ -79,9 +79,7 @@ def encode_flush(sealed: Sequence[SealedPartition], buried: Buried) -> Encoded:
     return out
 
 
-def _encode_run(
-    place: TopicPartitionKey, run: Run, buried: Buried, ledger: Ledger, out: Encoded
-) -> None:
+def _encode_run(place: TopicPartitionKey, run: Run, buried: Buried, ledger: Ledger, out: Encoded) -> None:
     add_to(ledger, run.ledger.items())
     by_tenant: dict[TenantId, list[tuple[tuple[str, ...], list[Piece]]]] = {}
     for (tenant, metrics), pieces in run.tables.items():

@@ -40,24 +40,54 @@ class SeriesStates:
 
     def pack(self) -> list[bytes]:
         """One value of 32 bytes a metric for each device: first, last, value, arrival."""
+        flat = self._words().tobytes()
+        size = len(self.metrics) * STATE_WORDS * 8
+        return [flat[first : first + size] for first in range(0, len(flat), size)]
+
+    def to_bytes(self) -> bytes:
+        """All devices: number of them (4 bytes), their uids, their states as in `pack`."""
+        uids = np.ascontiguousarray(self.device_uids).tobytes()
+        return b"".join([len(self.device_uids).to_bytes(4, "little"), uids, self._words().tobytes()])
+
+    def where(self, devices: NDArray[np.bool_]) -> "SeriesStates":
+        """The devices for which `devices` is true."""
+        return SeriesStates(
+            self.tenant,
+            self.metrics,
+            self.device_uids[devices],
+            self.first_us[:, devices],
+            self.last_us[:, devices],
+            self.value[:, devices],
+            self.arrival[:, devices],
+        )
+
+    def _words(self) -> NDArray[np.int64]:
         words = np.empty((len(self.device_uids), len(self.metrics), STATE_WORDS), "<i8")
         words[:, :, 0] = self.first_us.T
         words[:, :, 1] = self.last_us.T
         words[:, :, 2] = self.value.T.copy().view(np.int64)
         words[:, :, 3] = self.arrival.T
-        flat = words.tobytes()
-        size = len(self.metrics) * STATE_WORDS * 8
-        return [flat[first : first + size] for first in range(0, len(flat), size)]
+        return words
 
 
 def unpack_states(
     tenant: TenantId, metrics: tuple[str, ...], device_uids: Sequence[bytes], packed: Sequence[bytes]
 ) -> SeriesStates:
     """The reverse of `SeriesStates.pack`."""
-    words = np.frombuffer(b"".join(packed), "<i8").reshape(len(packed), len(metrics), STATE_WORDS)
-    uids = np.frombuffer(b"".join(device_uids), np.uint8).reshape(-1, 16)
+    return _unpacked(tenant, metrics, b"".join(device_uids), b"".join(packed))
+
+
+def states_from_bytes(tenant: TenantId, metrics: tuple[str, ...], data: bytes) -> SeriesStates:
+    """The reverse of `SeriesStates.to_bytes`."""
+    states_at = 4 + 16 * int.from_bytes(data[:4], "little")
+    return _unpacked(tenant, metrics, data[4:states_at], data[states_at:])
+
+
+def _unpacked(tenant: TenantId, metrics: tuple[str, ...], uids: bytes, states: bytes) -> SeriesStates:
+    words = np.frombuffer(states, "<i8").reshape(len(uids) // 16, len(metrics), STATE_WORDS)
     first, last, value, arrival = (np.ascontiguousarray(words[:, :, word].T) for word in range(STATE_WORDS))
-    return SeriesStates(tenant, metrics, uids, first, last, value.view(np.float64), arrival)
+    device_uids = np.frombuffer(uids, np.uint8).reshape(-1, 16)
+    return SeriesStates(tenant, metrics, device_uids, first, last, value.view(np.float64), arrival)
 
 
 def states_of(tenant: TenantId, table: SortedTable, first_offset: int) -> SeriesStates:
