@@ -1,6 +1,6 @@
 """The message log on a Kafka cluster, with confluent-kafka. The decisions are in ADR 9.
 
-settings, config, errors             what may be set; what the client library is told; what its errors mean
+settings, config, errors, probe      what may be set; what the client library is told; what its errors mean
 admin, topics                        the cluster asked; topics planned, created, checked
 producer                             records and tables written, acknowledgements gathered
 consumer, positions, client, worker  members of groups: the caller's half, bookkeeping, the blocking half, its thread

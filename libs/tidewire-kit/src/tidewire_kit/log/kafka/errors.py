@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from tidewire_kit.errors import FailedPrecondition, TidewireError, Unavailable
 from tidewire_kit.log.errors import LogCorrupt
+from tidewire_kit.log.kafka.probe import certificate_problem, speaks_tls_unasked
 from tidewire_kit.log.kafka.settings import KafkaSettings
 
 DEPENDENCY = "message log"
@@ -79,6 +80,10 @@ def cannot_connect(settings: KafkaSettings, errors: list[KafkaError]) -> Tidewir
         found = incurable(settings, error)
         if found is not None:
             return found
+    if settings.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT"):
+        unasked = speaks_tls_unasked(settings)
+        if unasked is not None:
+            return unasked
     texts = [error.str() for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
     detail = texts[-1] if texts else "no answer"
     if any(error.code() == KafkaError._RESOLVE for error in errors):
@@ -110,43 +115,40 @@ def incurable(settings: KafkaSettings, error: KafkaError) -> FailedPrecondition 
         return FailedPrecondition(
             why, reason="KAFKA_AUTHENTICATION", subject="TIDEWIRE_KAFKA_SASL_PASSWORD_FILE"
         )
-    if error.code() == KafkaError._SSL or "ssl handshake" in lower:
+    if error.code() == KafkaError._SSL or "ssl handshake" in lower or "ssl/tls alert" in lower:
+        if "certificate verify failed" in lower:
+            text = certificate_problem(settings) or text
         return _tls_error(settings, text)
-    if settings.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT") and "security.protocol" in lower:
-        why = (
-            f"the listener at {servers} does not speak {settings.security_protocol} ({text}); set "
-            "TIDEWIRE_KAFKA_SECURITY_PROTOCOL to what it speaks (SSL or SASL_SSL), or use its other port"
-        )
-        return FailedPrecondition(why, reason="KAFKA_TLS", subject="TIDEWIRE_KAFKA_SECURITY_PROTOCOL")
     return None
 
 
 def _tls_error(settings: KafkaSettings, text: str) -> FailedPrecondition:
     lower = text.lower()
     servers = settings.bootstrap_servers
-    if "expired" in lower:
+    if "alert" in lower:
+        subject = "TIDEWIRE_KAFKA_CERT_FILE"
+        why = (
+            f"the brokers at {servers} do not accept the client certificate, or miss one ({text}); set "
+            "TIDEWIRE_KAFKA_CERT_FILE and TIDEWIRE_KAFKA_KEY_FILE to a pair that their authority has signed and has "
+            "not expired"
+        )
+    elif "expired" in lower:
         subject = "TIDEWIRE_KAFKA_CA_FILE"
         why = (
-            f"a certificate has expired: that of the brokers at {servers}, of TIDEWIRE_KAFKA_CA_FILE or of "
-            f"TIDEWIRE_KAFKA_CERT_FILE ({text}); renew it"
+            f"the certificate of the brokers at {servers}, or that of TIDEWIRE_KAFKA_CA_FILE, has expired ({text}); "
+            "renew it"
         )
-    elif "hostname mismatch" in lower or "ip address mismatch" in lower:
+    elif "mismatch" in lower or "not valid for" in lower:
         subject = "TIDEWIRE_KAFKA_BOOTSTRAP_SERVERS"
         why = (
             f"the certificate of the brokers is not for {servers} ({text}); use a name that the certificate has in "
             "TIDEWIRE_KAFKA_BOOTSTRAP_SERVERS and the brokers' advertised.listeners"
         )
-    elif "verify" in lower or "unknown ca" in lower or "self-signed" in lower or "self signed" in lower:
+    elif "certificate" in lower:
         subject = "TIDEWIRE_KAFKA_CA_FILE"
         why = (
             f"the certificate of the brokers at {servers} is not signed by TIDEWIRE_KAFKA_CA_FILE="
             f"{settings.ca_file or '(unset: the system authorities)'} ({text}); name the authority that signed it"
-        )
-    elif "certificate" in lower and "alert" in lower:
-        subject = "TIDEWIRE_KAFKA_CERT_FILE"
-        why = (
-            f"the brokers at {servers} do not accept the client certificate ({text}); set TIDEWIRE_KAFKA_CERT_FILE and "
-            "TIDEWIRE_KAFKA_KEY_FILE to a pair that their authority has signed"
         )
     else:
         subject = "TIDEWIRE_KAFKA_SECURITY_PROTOCOL"
