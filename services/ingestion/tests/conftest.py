@@ -17,10 +17,10 @@ from tidewire_kit.identity import Caller, Role
 from tidewire_kit.ids import TenantId
 from tidewire_kit.log.port import Outgoing
 from tidewire_kit.telemetry.admitted import Admitted
-from tidewire_kit.telemetry.batch import Batch
+from tidewire_kit.telemetry.batch import RawBatch
 from tidewire_kit.telemetry.producer import TelemetryProducer
 from tidewire_kit.telemetry.record import Record, decode_record
-from tidewire_kit.telemetry.wire import decode_batch
+from tidewire_kit.telemetry.wire import read_batch
 from tidewire_testkit.clock import ManualClock
 from tidewire_testkit.directory import TestTenant, World
 
@@ -66,8 +66,8 @@ class Counts:
         self.failures: list[str] = []
         self.missed_batches = 0
 
-    def batch(self, tenant: TenantId, accepted_readings: int) -> None:
-        self.batches += 1
+    def answered(self, tenant: TenantId, batches: int, accepted_readings: int) -> None:
+        self.batches += batches
         self.accepted += accepted_readings
 
     def refused(self, tenant: TenantId, reason: Reason, readings: int) -> None:
@@ -117,15 +117,18 @@ class Bench:
     def user(self, tenant: TestTenant | None = None) -> Caller:
         return self.world.verifier.verify(self.world.token(tenant or self.tenant, Role.OPERATOR))
 
-    async def publish(self, batch: Batch, caller: Caller | None = None) -> Outcome:
+    async def publish(self, batch: RawBatch, caller: Caller | None = None) -> Outcome:
         caller = caller or self.user()
         assert caller.tenant is not None
         if self.deferred:
-            return await self.use_case.publish(caller.tenant, caller, 100, lambda: batch)
-        return await self.use_case.settle(await self.use_case.begin(caller.tenant, caller, batch))
+            return await self.use_case.publish(caller.tenant, caller, 100, lambda: batch).outcome
+        return await self.use_case.settle(await self.use_case.begin(caller.tenant, caller, batch.checked()))
 
-    def batch(self, devices: Iterable[str] = ("pump",), **changes: Any) -> Batch:
-        return decode_batch(message(self.clock, devices, **changes).SerializeToString())
+    def batch(self, devices: Iterable[str] = ("pump",), **changes: Any) -> RawBatch:
+        return read_batch(message(self.clock, devices, **changes).SerializeToString())
+
+    def message(self, devices: Iterable[str] = ("pump",), **changes: Any) -> TelemetryBatch:
+        return message(self.clock, devices, **changes)
 
     def rows(self) -> list[tuple[bytes, str, int, float]]:
         """(device uid, metric, time, value) of every reading in the log."""
@@ -168,6 +171,12 @@ def message(
 @pytest.fixture(params=["deferred", "at once"])
 async def bench(request: pytest.FixtureRequest) -> Bench:
     return Bench(request.param == "deferred")
+
+
+@pytest.fixture
+def new_bench() -> type[Bench]:
+    """For tests that need several; to be called within a running loop."""
+    return Bench
 
 
 __all__ = ["Admitted", "Bench", "MemoryLog", "message"]

@@ -4,6 +4,7 @@ import math
 import random
 import struct
 from collections import defaultdict
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tidewire.events.v1.telemetry_record_pb2 import TelemetryRecord
 from tidewire_kit.directory.table import DeviceTable
 from tidewire_kit.ids import TenantId, partition_of
 from tidewire_kit.telemetry import packing, split
-from tidewire_kit.telemetry.admitted import Admitted, Source
+from tidewire_kit.telemetry.admitted import Admitted, Origin, Source
 from tidewire_kit.telemetry.gather import gather
 from tidewire_kit.telemetry.metric_set import MetricSet
 from tidewire_kit.telemetry.record import decode_record
@@ -61,7 +62,13 @@ def admitted(draw: st.DrawFn, sequence: int) -> Admitted:
     source = Source(uid("publisher", sequence % 3), uid("batch", sequence), sequence, 10**15 - sequence)
     slots = rng.integers(0, len(table), rows)
     times = rng.integers(0, 5, rows)
-    return Admitted(tenant, table, source, draw(st.integers(0, 2)), metrics, slots, times, values, complete)
+    cuts = sorted(draw(st.sets(st.integers(1, rows - 1), max_size=2))) if rows > 1 else []
+    first = draw(st.integers(0, 2))
+    origins = [
+        Origin(source, first + number, end - start)
+        for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, rows], strict=True))
+    ]
+    return Admitted(tenant, table, metrics, origins, slots, times, values, complete)
 
 
 @st.composite
@@ -113,7 +120,7 @@ def test_every_series_comes_out_once_in_order_and_in_its_partition(frames: list[
 def test_counts_and_segments_describe_their_rows(frames: list[Admitted]) -> None:
     sent = defaultdict(int)
     for frame in frames:
-        sent[frame.source.batch_id] += int(np.count_nonzero(~np.isnan(frame.values)))
+        sent[frame.origins[0].source.batch_id] += int(np.count_nonzero(~np.isnan(frame.values)))
     got = defaultdict(int)
     total = 0
     for outgoing in gather(frames, PARTITIONS):
@@ -175,8 +182,8 @@ def test_another_row_value_metric_or_frame_gives_another_digest(
     before = digests_of([frame])
     row = data.draw(st.integers(0, len(frame.slots) - 1))
     changed = Admitted(
-        frame.tenant, frame.devices, frame.source, frame.frame, frame.metrics, frame.slots.copy(),
-        frame.time_unix_us.copy(), frame.values.copy(), frame.complete,
+        frame.tenant, frame.devices, frame.metrics, [copy(origin) for origin in frame.origins],
+        frame.slots.copy(), frame.time_unix_us.copy(), frame.values.copy(), frame.complete,
     )  # fmt: skip
     match data.draw(st.sampled_from(["time", "value", "frame", "metrics", "without"])):
         case "time":
@@ -185,7 +192,8 @@ def test_another_row_value_metric_or_frame_gives_another_digest(
             value = changed.values[0, row]
             changed.values[0, row] = 1.0 if np.isnan(value) else math.nextafter(value, 1e9)
         case "frame":
-            changed.frame += 1
+            for origin in changed.origins:
+                origin.frame += 10
         case "metrics":
             changed.metrics = MetricSet(tuple(f"{name}_2" for name in frame.metrics.names))
         case "without":
@@ -194,9 +202,12 @@ def test_another_row_value_metric_or_frame_gives_another_digest(
                 return
             changed.slots, changed.time_unix_us = frame.slots[keep], frame.time_unix_us[keep]
             changed.values = np.ascontiguousarray(frame.values[:, keep])
+            ends = np.cumsum([origin.rows for origin in changed.origins])
+            changed.origins[int(np.searchsorted(ends, row, side="right"))].rows -= 1
+            changed.origins = [origin for origin in changed.origins if origin.rows]
     after = digests_of([changed])
     partition = int(frame.devices.partition[frame.slots[row]])
-    key = (partition, frame.tenant, frame.source.batch_id)
+    key = (partition, frame.tenant, frame.origins[0].source.batch_id)
     assert before[key] != after.get(key)
 
 
@@ -209,7 +220,7 @@ def test_swapped_small_values_change_the_digest() -> None:
             values = np.array([[float(first), float(second)], [float(second), float(first)]])
             source = Source(b"p" * 16, b"b" * 16, 0, 0)
             slots, times = np.array([0, 0]), np.array([1, 2])
-            frame = Admitted(tenant, table, source, 0, SETS[1], slots, times, values, True)
+            frame = Admitted(tenant, table, SETS[1], [Origin(source, 0, 2)], slots, times, values, True)
             (digest,) = digests_of([frame]).values()
             seen.add(digest[0])
     assert len(seen) == 1600
@@ -255,7 +266,14 @@ def test_a_batch_of_four_mebibytes_for_one_device_fits_the_log() -> None:
     values = np.arange(rows, dtype=np.float64).reshape(1, rows)
     source = Source(b"p" * 16, b"b" * 16, 0, 0)
     frame = Admitted(
-        tenant, table, source, 0, SETS[0], np.zeros(rows, np.intp), np.arange(rows), values, True
+        tenant,
+        table,
+        SETS[0],
+        [Origin(source, 0, rows)],
+        np.zeros(rows, np.intp),
+        np.arange(rows),
+        values,
+        True,
     )
     records = gather([frame], PARTITIONS)
     assert {outgoing.partition for outgoing in records} == {int(table.partition[0])}
@@ -272,7 +290,9 @@ def test_equal_metric_sets_share_a_table_unless_that_would_reorder_a_device() ->
 
     def frame(metrics: MetricSet, slot: int) -> Admitted:
         values = np.ones((len(metrics.names), 1))
-        return Admitted(tenant, table, source, 0, metrics, np.array([slot]), np.array([1]), values, True)
+        return Admitted(
+            tenant, table, metrics, [Origin(source, 0, 1)], np.array([slot]), np.array([1]), values, True
+        )
 
     def tables(*frames: Admitted) -> list[tuple[int, int]]:
         (outgoing,) = gather(list(frames), PARTITIONS)

@@ -10,7 +10,7 @@ from tidewire_kit.directory.table import DeviceTable
 from tidewire_kit.errors import QuotaExceeded, Unavailable
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_kit.log.port import Outgoing
-from tidewire_kit.telemetry.admitted import Admitted, Source
+from tidewire_kit.telemetry.admitted import Admitted, Origin, Source
 from tidewire_kit.telemetry.metric_set import MetricSet
 from tidewire_kit.telemetry.producer import ProducerLimits, TelemetryProducer
 from tidewire_kit.telemetry.record import decode_record
@@ -64,9 +64,8 @@ def frame(value: float, tenant: TenantId = ACME, rows: int = 1) -> Admitted:
     return Admitted(
         tenant,
         table,
-        Source(bytes(new_uid()), bytes(new_uid()), 0, 0),
-        0,
         MetricSet(("level",)),
+        [Origin(Source(bytes(new_uid()), bytes(new_uid()), 0, 0), 0, rows)],
         np.zeros(rows, np.intp),
         np.arange(rows, dtype=np.int64),
         np.full((1, rows), float(value)),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tidewire.type.v1.telemetry_pb2 import TelemetryBatch, TelemetryFrame
 from tidewire_kit.errors import InvalidArgument
-from tidewire_kit.telemetry import wire
+from tidewire_kit.telemetry import layout, wire
 from tidewire_kit.telemetry.device_lists import DeviceLists
 from tidewire_kit.telemetry.wire import decode_batch
 
@@ -22,7 +22,7 @@ BATCH_ID = "9f1d6a34-5c2e-4b7a-8e8f-0123456789ab"
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test runs twice: as batches of any size are decoded, and as large ones are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "_LARGE_BYTES", 0 if request.param == "large" else 1 << 30)
+        patch.setattr(layout, "LARGE_BYTES", 0 if request.param == "large" else 1 << 30)
         patch.setattr(wire, "_LEARN_EVERY", 1)
         yield
 
@@ -272,7 +272,7 @@ def test_equal_lists_of_devices_are_one_list_and_unequal_ones_are_not() -> None:
     assert [batch.devices for batch in decoded] == lists * 3
     assert [batch.sequence for batch in decoded] == list(range(18))
     same = {id(batch.devices) for batch, devices in zip(decoded, lists * 3, strict=True) if devices is NAMES}
-    assert (len(same) == 1) == (wire._LARGE_BYTES == 0)
+    assert (len(same) == 1) == (layout.LARGE_BYTES == 0)
 
 
 @pytest.mark.parametrize(

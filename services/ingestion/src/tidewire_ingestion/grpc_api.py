@@ -4,14 +4,16 @@ Requests and responses are raw bytes here: the kit's decoder makes columns of th
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 
-from tidewire_ingestion.application.publish import Pending, PublishTelemetry
+from tidewire_ingestion.application.publish import PublishTelemetry
+from tidewire_ingestion.application.submission import Lane, Submission
 from tidewire_ingestion.conversions import render_error, render_outcome
 from tidewire_kit.errors import TidewireError, Unauthenticated
 from tidewire_kit.grpc import Call
-from tidewire_kit.telemetry.wire import decode_batch
+from tidewire_kit.telemetry.wire import read_batch
 
 RECHECK_SECONDS = 5.0
 """How often an idle stream's token is checked again; with the replica's delay a block holds within 10 s."""
@@ -26,8 +28,9 @@ class IngestionApi:
 
     async def PublishTelemetry(self, request: bytes, call: Call) -> bytes:
         """One batch, answered when it is durable."""
-        decode = partial(decode_batch, request)
-        return render_outcome(await self._use_case.publish(call.tenant, call.caller, len(request), decode))
+        read = partial(read_batch, request)
+        submission = self._use_case.publish(call.tenant, call.caller, len(request), read)
+        return render_outcome(await submission.outcome)
 
     async def StreamTelemetry(self, requests: AsyncIterator[bytes], call: Call) -> None:
         """Many batches, each answered in order; up to `stream_window` of them wait for durability at once."""
@@ -35,23 +38,25 @@ class IngestionApi:
 
 
 class _Failed:
-    """A batch that failed as a whole."""
+    """A batch that was not taken."""
 
     __slots__ = ("batch_id", "error", "sequence")
 
-    def __init__(self, error: TidewireError, batch_id: str = "", sequence: int = 0) -> None:
+    def __init__(self, error: TidewireError, request: bytes) -> None:
         self.error = error
-        self.batch_id = batch_id
-        self.sequence = sequence
+        self.batch_id, self.sequence = "", 0
+        with contextlib.suppress(TidewireError):
+            raw = read_batch(request)
+            self.batch_id, self.sequence = raw.batch_id_text, raw.sequence
 
 
 class _Stream:
-    """One open stream: a task reads and decides, the call's own task answers, with a bounded queue between them."""
+    """One open stream: a task takes batches in, the call's own task answers, with a bounded queue between them."""
 
     def __init__(self, use_case: PublishTelemetry, call: Call, window: int) -> None:
         self._use_case = use_case
         self._call = call
-        self._queue: asyncio.Queue[Pending | _Failed | None] = asyncio.Queue(window)
+        self._queue: asyncio.Queue[Submission | _Failed | None] = asyncio.Queue(window)
         self._ended_by: BaseException | None = None
         """Why reading ended, unless it was the client."""
 
@@ -72,32 +77,27 @@ class _Stream:
         if self._ended_by is not None:
             raise self._ended_by
 
-    async def _answer(self, item: Pending | _Failed) -> bytes:
+    async def _answer(self, item: Submission | _Failed) -> bytes:
         if isinstance(item, _Failed):
             return render_error(item.error, item.batch_id, item.sequence)
         try:
-            return render_outcome(await self._use_case.settle(item))
+            return render_outcome(await item.outcome)
+        except Unauthenticated:
+            raise
         except TidewireError as error:
-            return render_error(error, item.outcome.batch_id, item.outcome.sequence)
+            return render_error(error, item.batch_id, item.sequence)
 
     async def _read(self, requests: AsyncIterator[bytes]) -> None:
-        call, queue = self._call, self._queue
+        call, queue, publish, lane = self._call, self._queue, self._use_case.publish, Lane()
         try:
             tenant, caller = call.tenant, call.caller
             async for request in requests:
                 call.check()
-                item: Pending | _Failed
+                item: Submission | _Failed
                 try:
-                    batch = decode_batch(request)
+                    item = publish(tenant, caller, len(request), partial(read_batch, request), lane)
                 except TidewireError as error:
-                    await queue.put(_Failed(error))
-                    continue
-                try:
-                    item = await self._use_case.begin(tenant, caller, batch)
-                except Unauthenticated:
-                    raise
-                except TidewireError as error:
-                    item = _Failed(error, batch.batch_id_text, batch.sequence)
+                    item = _Failed(error, request)
                 await queue.put(item)
         except asyncio.CancelledError:
             if self._ended_by is None:

@@ -120,10 +120,10 @@ class IngestionMetrics:
 
     # Observer of the use case
 
-    def batch(self, tenant: TenantId, accepted_readings: int) -> None:
-        """A batch was answered."""
+    def answered(self, tenant: TenantId, batches: int, accepted_readings: int) -> None:
+        """Batches were answered."""
         counters = self._of(tenant)
-        counters.batches.inc()
+        counters.batches.inc(batches)
         if accepted_readings:
             counters.accepted.inc(accepted_readings)
 

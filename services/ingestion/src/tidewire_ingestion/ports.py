@@ -20,8 +20,8 @@ class DeviceResolver(Protocol):
 class Observer(Protocol):
     """Counts what happens, for operators. Must be quick and must not raise."""
 
-    def batch(self, tenant: TenantId, accepted_readings: int) -> None:
-        """A batch became durable as far as it was admitted."""
+    def answered(self, tenant: TenantId, batches: int, accepted_readings: int) -> None:
+        """So many batches became durable as far as they were admitted, with so many readings altogether."""
 
     def refused(self, tenant: TenantId, reason: Reason, readings: int) -> None:
         """Rows of that many readings were refused."""

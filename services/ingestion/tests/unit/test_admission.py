@@ -1,6 +1,7 @@
 """Each reason to refuse rows: alone, among good rows, and with others."""
 
 import math
+import uuid
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tidewire.registry.v1.resources_pb2 import Device, Tenant, TenantQuotas
 from tidewire_ingestion.domain import Outcome, Reason
 from tidewire_kit.errors import InvalidArgument, Unauthenticated, Unavailable
-from tidewire_kit.telemetry.batch import Batch
+from tidewire_kit.telemetry.batch import RawBatch
 from tidewire_kit.telemetry.wire import decode_batch
 
 YEAR_2000_US = 946_684_800_000_000
@@ -256,7 +257,7 @@ async def test_reasons_of_several_frames_and_rows_come_back_grouped(bench: Any) 
     bad = bench.batch(["pump", "ghost"], index=[1, 0], metrics=["Bad"], values=[1, 2])
     many = bench.batch(["pump", "ghost"], index=[1] * 50)
     outcome = await bench.publish(
-        Batch(good.batch_id, good.batch_id_text, 0, good.devices, good.frames + bad.frames + many.frames)
+        RawBatch(good.batch_id_text, 0, good.devices, good.frames + bad.frames + many.frames)
     )
     assert [(r.frame, r.reason, r.rows, r.first_rows) for r in outcome.refusals] == [
         (0, Reason.DEVICE_UNKNOWN, 1, (1,)),
@@ -269,7 +270,7 @@ async def test_reasons_of_several_frames_and_rows_come_back_grouped(bench: Any) 
 
 async def test_a_batch_that_only_has_nan_names_the_field(bench: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"frames\[0\].values: .*all are NaN"):
-        bench.batch(values=[math.nan])
+        await bench.publish(bench.batch(values=[math.nan]))
 
 
 async def test_a_blocked_tenant_and_a_stale_directory_refuse_the_batch(bench: Any) -> None:
@@ -294,6 +295,7 @@ async def test_the_same_batch_leaves_the_same_digests_whatever_comes_with_it(ben
         bench.world.add_device(bench.tenant, f"d{number}")
     devices = [f"d{number}" for number in range(20)]
     raw_batch = bench.batch(devices, index=list(range(20)) * 3, metrics=["a", "b"])
+    batch_id_sent = uuid.UUID(raw_batch.batch_id_text).bytes
 
     async def digests() -> set[tuple[int, int]]:
         bench.log.calls.clear()
@@ -306,7 +308,7 @@ async def test_the_same_batch_leaves_the_same_digests_whatever_comes_with_it(ben
             for partition, record in bench.log.records()
             for table in record.tables
             for batch_id, digest in zip(table.segment_batch_ids, table.segment_digests.tolist(), strict=True)
-            if batch_id.tobytes() == raw_batch.batch_id
+            if batch_id.tobytes() == batch_id_sent
         }
 
     first = await digests()

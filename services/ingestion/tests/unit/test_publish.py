@@ -7,7 +7,7 @@ import pytest
 
 from tidewire_ingestion.domain import Reason
 from tidewire_kit.errors import InvalidArgument, QuotaExceeded, Unavailable
-from tidewire_kit.telemetry.batch import Batch
+from tidewire_kit.telemetry.batch import RawBatch
 from tidewire_kit.telemetry.producer import ProducerLimits, TelemetryProducer
 
 
@@ -115,14 +115,14 @@ async def test_a_request_that_cannot_be_decoded_fails_alone(bench: Any) -> None:
     pump = bench.world.add_device(bench.tenant, "pump")
     caller = bench.user()
 
-    def broken() -> Batch:
+    def broken() -> RawBatch:
         raise InvalidArgument("frames[0].values", "is broken")
 
     publish = bench.use_case.publish
     batches = [bench.batch(values=[1.0]), bench.batch(values=[2.0])]
-    good = [publish(caller.tenant, caller, 10, lambda batch=batch: batch) for batch in batches[:1]]
-    bad = publish(caller.tenant, caller, 10, broken)
-    good += [publish(caller.tenant, caller, 10, lambda batch=batch: batch) for batch in batches[1:]]
+    good = [publish(caller.tenant, caller, 10, lambda batch=batch: batch).outcome for batch in batches[:1]]
+    bad = publish(caller.tenant, caller, 10, broken).outcome
+    good += [publish(caller.tenant, caller, 10, lambda batch=batch: batch).outcome for batch in batches[1:]]
     with pytest.raises(InvalidArgument):
         await bad
     assert [(await each).accepted_readings for each in good] == [1, 1]
@@ -133,7 +133,7 @@ async def test_a_request_that_cannot_be_decoded_fails_alone(bench: Any) -> None:
 async def test_a_caller_that_went_away_before_its_turn_leaves_nothing(bench: Any) -> None:
     bench.world.add_device(bench.tenant, "pump")
     caller = bench.user()
-    gone = bench.use_case.publish(caller.tenant, caller, 10, lambda: bench.batch(values=[1.0]))
+    gone = bench.use_case.publish(caller.tenant, caller, 10, lambda: bench.batch(values=[1.0])).outcome
     gone.cancel()
     assert (await bench.publish(bench.batch(values=[2.0]), caller)).accepted_readings == 1
     assert [value for *_, value in bench.rows()] == [2.0]

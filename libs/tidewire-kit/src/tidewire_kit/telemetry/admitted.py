@@ -1,4 +1,4 @@
-"""What passes from admission to the producer: the rows of a frame that are to become durable."""
+"""What passes from admission to the producer: the rows of frames that are to become durable."""
 
 from dataclasses import dataclass
 
@@ -25,15 +25,25 @@ class Source:
 
 
 @dataclass(slots=True)
-class Admitted:
-    """The admitted rows of one frame of one batch; at least one row. Nobody changes the arrays afterwards."""
+class Origin:
+    """Where a run of rows came from: a frame of a batch."""
 
-    tenant: TenantId
-    devices: DeviceTable
     source: Source
     frame: int
     """Number of the frame in its batch."""
+    rows: int
+    """Admitted ones; at least 1."""
+
+
+@dataclass(slots=True)
+class Admitted:
+    """Admitted rows of one or many frames of one tenant and metric set. Nobody changes the arrays afterwards."""
+
+    tenant: TenantId
+    devices: DeviceTable
     metrics: MetricSet
+    origins: list[Origin]
+    """At least one. They cover the rows in order, without gap; no frame is named twice."""
     slots: NDArray[np.intp]
     """(rows,): row → slot in `devices`."""
     time_unix_us: NDArray[np.int64]
@@ -46,4 +56,4 @@ class Admitted:
     @property
     def bytes(self) -> int:
         """About what the rows take in a record."""
-        return len(self.slots) * (8 * len(self.values) + 12) + _SEGMENT_BYTES
+        return len(self.slots) * (8 * len(self.values) + 12) + _SEGMENT_BYTES * len(self.origins)

@@ -1,9 +1,12 @@
 """A batch of telemetry as columns: what every front end hands to the use case, whatever the transport was.
 
-`wire` makes batches of protobuf; other front ends will make them of what they speak. `Frame.of` holds the rules that
-need nothing but the frame itself; whether its rows are admitted is ingestion's business.
+`wire` reads a `RawBatch` from protobuf; other front ends will make one of what they speak. `RawBatch.checked` makes a
+`Batch` of it by the rules that need nothing but the batch itself; whether rows are admitted is ingestion's business.
+Ingestion checks many raw batches together, and one by one only those where that finds a fault.
 """
 
+import os
+import uuid
 from dataclasses import dataclass
 from math import isfinite
 from typing import Self
@@ -40,19 +43,17 @@ class Frame:
         return len(self.time_unix_us)
 
     @classmethod
-    def of(
-        cls,
-        field: str,
-        metrics: tuple[str, ...],
-        device_index: NDArray[np.uint32],
-        time_unix_us: NDArray[np.int64],
-        values: NDArray[np.float64],
-        devices: int,
-    ) -> Self:
+    def of(cls, field: str, raw: "RawFrame", devices: int) -> Self:
         """A frame of flat columns, checked. `devices` is the number of devices that `device_index` may refer to.
 
-        `device_index` may be empty. Raises InvalidArgument naming `field` and the column.
+        Raises InvalidArgument naming `field` and the column.
         """
+        metrics, device_index, time_unix_us, values = (
+            raw.metrics,
+            raw.device_index,
+            raw.time_unix_us,
+            raw.values,
+        )
         columns, rows, cells = len(metrics), len(time_unix_us), len(values)
         if columns == 0:
             raise InvalidArgument(
@@ -122,3 +123,71 @@ class Batch:
     def readings(self) -> int:
         """Cells that are not NaN, in all frames."""
         return sum(frame.readings for frame in self.frames)
+
+
+@dataclass(slots=True)
+class RawFrame:
+    """A frame as it came; nothing is known of its columns but their types. Views, possibly read-only or unaligned."""
+
+    metrics: tuple[str, ...]
+    device_index: NDArray[np.uint32]
+    """Row → device; empty: every row belongs to the first device."""
+    time_unix_us: NDArray[np.int64]
+    values: NDArray[np.float64]
+    """Flat: one metric after the other."""
+
+
+@dataclass(slots=True)
+class RawBatch:
+    """A batch as it came, not checked yet."""
+
+    batch_id_text: str
+    """Empty: to be made."""
+    sequence: int
+    devices: list[str]
+    """Nobody changes it."""
+    frames: list[RawFrame]
+
+    def checked(self) -> Batch:
+        """The batch, with a new id if it came without one. Raises InvalidArgument naming the field."""
+        if not self.frames:
+            raise InvalidArgument("frames", "is empty; send at least one frame", reason="NO_FRAMES")
+        if len(self.frames) > MAX_FRAMES:
+            raise too_many_frames(len(self.frames))
+        if len(self.devices) > MAX_DEVICES:
+            why = f"has {len(self.devices)} elements; send at most {MAX_DEVICES} and split the batch"
+            raise InvalidArgument("devices", why, reason="TOO_MANY_DEVICES")
+        text = self.batch_id_text
+        batch_id, text = (parse_batch_id(text), text) if text else new_batch_id()
+        devices = len(self.devices) or 1
+        frames = [Frame.of(f"frames[{number}]", raw, devices) for number, raw in enumerate(self.frames)]
+        return Batch(batch_id, text, self.sequence, self.devices, frames)
+
+
+def too_many_frames(count: int) -> InvalidArgument:
+    """The refusal of a batch of more than `MAX_FRAMES` frames."""
+    why = f"has {count} elements; send at most {MAX_FRAMES}, rows of equal metrics in one frame"
+    return InvalidArgument("frames", why, reason="TOO_MANY_FRAMES")
+
+
+def parse_batch_id(text: str) -> bytes:
+    """The 16 bytes of a UUID in 36 characters or 32 hexadecimal digits. Raises InvalidArgument otherwise."""
+    digits = text
+    if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
+        digits = text[:8] + text[9:13] + text[14:18] + text[19:23] + text[24:]
+    if len(digits) == 32:
+        try:
+            value = bytes.fromhex(digits)
+        except ValueError:
+            value = b""
+        if len(value) == 16:
+            return value
+    shown = text if len(text) <= 64 else text[:64] + "…"
+    why = f"{shown!r} is not a UUID; send 36 characters or 32 hexadecimal digits, new for each batch"
+    raise InvalidArgument("batch_id", why, reason="BAD_BATCH_ID")
+
+
+def new_batch_id() -> tuple[bytes, str]:
+    """A random batch id, as bytes and as text."""
+    value = uuid.UUID(bytes=os.urandom(16), version=4)
+    return value.bytes, str(value)

@@ -1,6 +1,6 @@
-"""Splits frames of one tenant and metric set into one encoded table per partition.
+"""Splits admitted rows of one tenant and metric set into one encoded table per partition.
 
-All frames are sorted by partition once, all columns of all partitions are then slices of the sorted columns, and what
+All rows are sorted by partition once, all columns of all partitions are then slices of the sorted columns, and what
 is written for one partition is a list of some forty slices. Everything costs per call or per partition; the only work
 per row is NumPy's.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tidewire_kit.directory.table import DeviceTable
 from tidewire_kit.log.port import Buffer
 from tidewire_kit.telemetry import digest
-from tidewire_kit.telemetry.admitted import Admitted
+from tidewire_kit.telemetry.admitted import Admitted, Origin
 from tidewire_kit.telemetry.packing import Part
 from tidewire_kit.telemetry.record import varint
 
@@ -28,16 +28,17 @@ _LENGTHS = [varint(length) for length in range(16_384)]
 _Index = NDArray[np.intp]
 
 
-def split(frames: Sequence[Admitted], partitions: int) -> list[Part]:
-    """The tables of the partitions that have rows, ascending by partition; rows keep the order of `frames`."""
-    first = frames[0]
-    devices = first.devices
-    if len(frames) == 1:
+def split(blocks: Sequence[Admitted], partitions: int) -> list[Part]:
+    """The tables of the partitions that have rows, ascending by partition; rows keep the order of `blocks`."""
+    first = blocks[0]
+    devices, origins = first.devices, first.origins
+    if len(blocks) == 1:
         slots, times, values = first.slots, first.time_unix_us, first.values
     else:
-        slots = np.concatenate([frame.slots for frame in frames])
-        times = np.concatenate([frame.time_unix_us for frame in frames])
-        values = np.concatenate([frame.values for frame in frames], axis=1)
+        origins = [origin for block in blocks for origin in block.origins]
+        slots = np.concatenate([block.slots for block in blocks])
+        times = np.concatenate([block.time_unix_us for block in blocks])
+        values = np.concatenate([block.values for block in blocks], axis=1)
     metrics, rows = values.shape
 
     partition = devices.partition[slots]
@@ -54,19 +55,19 @@ def split(frames: Sequence[Admitted], partitions: int) -> list[Part]:
     device_index = (place - (device_ends - device_counts)[partition]).astype(np.uint32)
     uids = devices.uids[present]
 
-    starts, owners, chunks = _segments(frames, order, partition, row_ends, row_counts, metrics)
+    starts, owners, chunks = _segments(origins, order, partition, row_ends, row_counts, metrics)
     lengths = np.empty(len(starts), np.uint32)
     np.subtract(starts[1:], starts[:-1], out=lengths[:-1], casting="unsafe")
     lengths[-1] = rows - starts[-1]
     sums = np.add.reduceat(digest.hash_rows(digest.hash_devices(uids)[place], times, values), starts)
-    seeds = np.array([digest.segment_seed(frame.metrics.seed, frame.frame) for frame in frames], np.uint64)
+    seeds = np.array([digest.segment_seed(first.metrics.seed, origin.frame) for origin in origins], np.uint64)
     digests = digest.finish(sums, seeds[owners], chunks)
-    if all(frame.complete for frame in frames):
+    if all(block.complete for block in blocks):
         readings = lengths * np.uint32(metrics)
     else:
         cells = np.count_nonzero(~np.isnan(values), axis=0)
         readings = np.add.reduceat(cells, starts).astype(np.uint32)
-    sources = [frame.source for frame in frames]
+    sources = [origin.source for origin in origins]
     publishers = _joined([source.publisher_uid for source in sources])[owners]
     batch_ids = _joined([source.batch_id for source in sources])[owners]
     sequences = np.array([source.sequence for source in sources], np.uint64)[owners]
@@ -167,22 +168,22 @@ def _present(slots: _Index, devices: DeviceTable) -> tuple[_Index, _Index]:
 
 
 def _segments(
-    frames: Sequence[Admitted],
+    origins: Sequence[Origin],
     order: _Index,
     partition: NDArray[np.uint16],
     row_ends: _Index,
     row_counts: _Index,
     metrics: int,
 ) -> tuple[_Index, _Index, NDArray[np.uint64] | None]:
-    """Runs of rows of one partition and frame, cut where they are too long.
+    """Runs of rows of one partition and origin, cut where they are too long.
 
-    Returns (first row of each, its frame, its number within its run or None when all are 0).
+    Returns (first row of each, its origin, its number within its run or None when all are 0).
     """
-    if len(frames) == 1:
+    if len(origins) == 1:
         starts = (row_ends - row_counts)[row_counts > 0]
         owners = np.zeros(len(starts), np.intp)
     else:
-        owner = np.repeat(np.arange(len(frames)), [len(frame.slots) for frame in frames])[order]
+        owner = np.repeat(np.arange(len(origins)), [origin.rows for origin in origins])[order]
         changes = owner[1:] != owner[:-1]
         changes |= partition[1:] != partition[:-1]
         starts = np.empty(np.count_nonzero(changes) + 1, np.intp)

@@ -1,14 +1,12 @@
 """`TelemetryBatch` from bytes to columns, without a Python object per reading.
 
-The bytes are parsed with a twin of the public schema (see `twin`), whose columns NumPy views in place. Where an encoder
-did what protobuf allows but none does by default (a column in pieces, a column not packed, unknown fields), the
-batch is parsed again with the public schema: slower, and the same result. Called by ingestion's gRPC front end.
+In the usual layout the columns are found in the bytes (see `layout`). Otherwise the bytes are parsed with a twin of the
+public schema (see `twin`), whose columns NumPy views in place. Where an encoder did what protobuf allows but none does
+by default (a column in pieces, a column not packed, unknown fields), the batch is parsed again with the public schema:
+slower, and the same result. Called by ingestion's gRPC front end.
 """
 
 import itertools
-import os
-import uuid
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,136 +14,55 @@ from google.protobuf.message import DecodeError
 
 from tidewire.type.v1 import telemetry_pb2
 from tidewire_kit.errors import InvalidArgument
-from tidewire_kit.telemetry.batch import MAX_DEVICES, MAX_FRAMES, Batch, Frame
-from tidewire_kit.telemetry.device_lists import DeviceLists
+from tidewire_kit.telemetry import layout
+from tidewire_kit.telemetry.batch import MAX_FRAMES, Batch, RawBatch, RawFrame, too_many_frames
 from tidewire_kit.telemetry.faults import locate
 from tidewire_kit.telemetry.twin import has_unknown_fields, twins_of
 
 _TWIN = twins_of(telemetry_pb2.DESCRIPTOR)["TelemetryBatch"]
-_EMPTY = np.empty(0, np.uint32)
-_LARGE_BYTES = 2_048
-"""From this size on it pays to look whether the list of devices is one that was seen before."""
 _LEARN_EVERY = 4
 """Lists that never come again cost a quarter of what learning costs; those that do are known soon enough."""
-_lists = DeviceLists()
 _unknown_lists = itertools.count()
 
 
 def decode_batch(raw: bytes) -> Batch:
+    """The batch in `raw`, checked. Raises InvalidArgument naming the field."""
+    return read_batch(raw).checked()
+
+
+def read_batch(raw: bytes) -> RawBatch:
     """The batch in `raw`, with columns that are views of memory it owns.
 
-    An empty `batch_id` is replaced by a new one. Raises InvalidArgument naming the field.
+    Raises InvalidArgument naming the field, for bytes that are no `TelemetryBatch` and for too many frames.
     """
-    known = _with_known_devices(raw) if len(raw) >= _LARGE_BYTES else None
-    text, sequence, devices, messages = known or _any(raw)
-    if not messages:
-        raise InvalidArgument("frames", "is empty; send at least one frame", reason="NO_FRAMES")
-    if len(messages) > MAX_FRAMES:
-        why = f"has {len(messages)} elements; send at most {MAX_FRAMES}, rows of equal metrics in one frame"
-        raise InvalidArgument("frames", why, reason="TOO_MANY_FRAMES")
-    if len(devices) > MAX_DEVICES:
-        why = f"has {len(devices)} elements; send at most {MAX_DEVICES} and split the batch"
-        raise InvalidArgument("devices", why, reason="TOO_MANY_DEVICES")
-    batch_id, text = (parse_batch_id(text), text) if text else new_batch_id()
-    public: telemetry_pb2.TelemetryBatch | None = None
-    frames: list[Frame] = []
-    for number, message in enumerate(messages):
-        frame = _frame(number, message, len(devices) or 1)
-        if frame is None:
-            if public is None:
-                public = _parse_public(raw)
-            frame = _public_frame(number, public.frames[number], len(devices) or 1)
-        frames.append(frame)
-    return Batch(batch_id, text, sequence, devices, frames)
+    return layout.find(raw) or _parsed(raw)
 
 
-_Parts = tuple[str, int, list[str], Sequence[Any]]
-"""(batch id, sequence, devices, twins of the frames)."""
-
-
-def _any(raw: bytes) -> _Parts:
-    """The parts of a batch in any legal encoding."""
-    twin = _parse(raw)
+def _parsed(raw: bytes) -> RawBatch:
+    """The same in any legal encoding."""
+    twin = _twin(raw)
+    if len(twin.frames) > MAX_FRAMES:
+        raise too_many_frames(len(twin.frames))
     devices = list(twin.devices)
-    if len(raw) >= _LARGE_BYTES and devices and next(_unknown_lists) % _LEARN_EVERY == 0:
-        at = _head(raw)[2]
+    if len(raw) >= layout.LARGE_BYTES and devices and next(_unknown_lists) % _LEARN_EVERY == 0:
         section = _TWIN(devices=devices).SerializeToString()
-        if raw.startswith(section, at):
-            _lists.learn(section, devices)
-    return twin.batch_id, twin.sequence, devices, twin.frames
+        if raw.startswith(section, layout.head(raw)[2]):
+            layout.device_lists.learn(section, devices)
+    frames = [_frame(message) for message in twin.frames]
+    if None in frames:
+        public = _parse_public(raw)
+        frames = [frame or _public_frame(public.frames[number]) for number, frame in enumerate(frames)]
+    return RawBatch(twin.batch_id, twin.sequence, devices, [frame for frame in frames if frame is not None])
 
 
-def _with_known_devices(raw: bytes) -> _Parts | None:
-    """The parts of a batch whose list of devices was seen before; None when it was not, or is not where it should be.
-
-    Publishers name the same devices again and again, and thousands of strings cost more than all the columns. Protobuf
-    messages may be cut between fields and read piece by piece, so a known list is stepped over, and what is before and
-    behind it is read as usual.
-    """
-    text, sequence, at = _head(raw)
-    devices, at = _lists.match(raw, at)
-    if devices is None:
-        return None
-    rest = _parse(raw, at)
-    if rest.batch_id or rest.sequence or rest.devices:
-        return None
-    return text, sequence, devices, rest.frames
-
-
-def _head(raw: bytes) -> tuple[str, int, int]:
-    """(batch id, sequence, position behind them) if they come first, in this order, as encoders write them."""
-    text, sequence, at = "", 0, 0
+def _twin(raw: bytes) -> Any:
     try:
-        if raw[0] == 0x0A and raw[1] < 0x80:
-            at = 2 + raw[1]
-            text = raw[2:at].decode("ascii")
-        if raw[at] == 0x10:
-            shift = 0
-            while True:
-                at += 1
-                sequence |= (raw[at] & 0x7F) << shift
-                shift += 7
-                if raw[at] < 0x80:
-                    break
-                if shift > 63:  # no number: megabytes of it would be added up to one as long
-                    return "", 0, 0
-            at += 1
-    except (IndexError, UnicodeDecodeError):
-        return "", 0, 0
-    return (text, sequence, at) if sequence < 1 << 64 else ("", 0, 0)
-
-
-def _parse(raw: bytes, at: int = 0) -> Any:
-    try:
-        return _TWIN.FromString(memoryview(raw)[at:])
+        return _TWIN.FromString(raw)
     except DecodeError:
         raise _malformed(raw) from None
 
 
-def parse_batch_id(text: str) -> bytes:
-    """The 16 bytes of a UUID in 36 characters or 32 hexadecimal digits. Raises InvalidArgument otherwise."""
-    digits = text
-    if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
-        digits = text[:8] + text[9:13] + text[14:18] + text[19:23] + text[24:]
-    if len(digits) == 32:
-        try:
-            value = bytes.fromhex(digits)
-        except ValueError:
-            value = b""
-        if len(value) == 16:
-            return value
-    shown = text if len(text) <= 64 else text[:64] + "…"
-    why = f"{shown!r} is not a UUID; send 36 characters or 32 hexadecimal digits, new for each batch"
-    raise InvalidArgument("batch_id", why, reason="BAD_BATCH_ID")
-
-
-def new_batch_id() -> tuple[bytes, str]:
-    """A random batch id, as bytes and as text."""
-    value = uuid.UUID(bytes=os.urandom(16), version=4)
-    return value.bytes, str(value)
-
-
-def _frame(number: int, message: Any, devices: int) -> Frame | None:
+def _frame(message: Any) -> RawFrame | None:
     """The frame of a twin, or None when the public schema must decide what its columns are."""
     index, times, values = message.device_index, message.time_unix_us, message.values
     if len(times) != 1 or len(values) != 1 or len(index) > 1 or has_unknown_fields(message):
@@ -154,13 +71,11 @@ def _frame(number: int, message: Any, devices: int) -> Frame | None:
     index_bytes = index[0] if index else b""
     if len(time_bytes) % 8 or len(value_bytes) % 8 or len(index_bytes) % 4:
         return None
-    return Frame.of(
-        f"frames[{number}]",
+    return RawFrame(
         tuple(message.metrics),
-        np.frombuffer(index_bytes, "<u4") if index_bytes else _EMPTY,
+        np.frombuffer(index_bytes, "<u4") if index_bytes else layout.NO_INDEX,
         np.frombuffer(time_bytes, "<i8"),
         np.frombuffer(value_bytes, "<f8"),
-        devices,
     )
 
 
@@ -171,14 +86,12 @@ def _parse_public(raw: bytes) -> telemetry_pb2.TelemetryBatch:
         raise _malformed(raw) from None
 
 
-def _public_frame(number: int, message: telemetry_pb2.TelemetryFrame, devices: int) -> Frame:
-    return Frame.of(
-        f"frames[{number}]",
+def _public_frame(message: telemetry_pb2.TelemetryFrame) -> RawFrame:
+    return RawFrame(
         tuple(message.metrics),
         np.array(message.device_index, np.uint32),
         np.array(message.time_unix_us, np.int64),
         np.array(message.values, np.float64),
-        devices,
     )
 
 

@@ -23,7 +23,7 @@ from tidewire_ingestion.domain import (
 )
 from tidewire_kit.identity import Caller
 from tidewire_kit.ids import TenantId
-from tidewire_kit.telemetry.admitted import Admitted, Source
+from tidewire_kit.telemetry.admitted import Admitted, Origin, Source
 from tidewire_kit.telemetry.batch import Batch, Frame
 from tidewire_kit.telemetry.metric_set import MetricSet
 
@@ -121,9 +121,8 @@ def _admit_frame(admission: Admission, number: int, frame: Frame) -> None:
         Admitted(
             admission.tenant,
             admission.state.view.devices,
-            admission.source,
-            number,
             metrics,
+            [Origin(admission.source, number, len(slots))],
             slots,
             times,
             np.ascontiguousarray(values),

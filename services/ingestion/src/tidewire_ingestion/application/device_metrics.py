@@ -33,6 +33,11 @@ class DeviceMetrics:
 
         Returns the mask of rows whose device would then have more than `limit` metrics (it is not noted), None if none.
         """
+        unknown = self.unknown(slots, metrics, capacity)
+        return None if unknown is None else self._add_unknown(slots, metrics, unknown, limit)
+
+    def unknown(self, slots: NDArray[np.intp], metrics: MetricSet, capacity: int) -> NDArray[np.bool_] | None:
+        """The mask of rows whose device has not sent all of `metrics` yet; None if there is none. Notes nothing."""
         if len(self._state) < capacity:
             self._state = np.concatenate([self._state, np.zeros(capacity - len(self._state), np.int32)])
         covers = self._covers.get(metrics)
@@ -41,9 +46,7 @@ class DeviceMetrics:
         if len(slots) == 1 and covers[self._state[slots[0]]]:
             return None
         known = covers[self._state[slots]]
-        if known.all():
-            return None
-        return self._add_unknown(slots, metrics, ~known, limit)
+        return None if known.all() else ~known
 
     def _cover(self, metrics: MetricSet) -> NDArray[np.bool_]:
         if len(self._covers) >= _MAX_SETS:

@@ -13,8 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidewire_ingestion.application.admission import Admission, admit, device_codes
+from tidewire_ingestion.application.joint import Run, candidate
 from tidewire_ingestion.application.resolution import Resolution
 from tidewire_ingestion.application.sequences import Sequences
+from tidewire_ingestion.application.submission import (
+    Decided,
+    Lane,
+    Submission,
+    count_faults,
+    count_outcomes,
+)
 from tidewire_ingestion.application.tenants import Tenants
 from tidewire_ingestion.domain import Outcome
 from tidewire_ingestion.ports import Observer
@@ -23,8 +31,11 @@ from tidewire_kit.directory import Directory, TenantView
 from tidewire_kit.errors import InvalidArgument, TidewireError, Unauthenticated
 from tidewire_kit.identity import Caller
 from tidewire_kit.ids import TenantId
+from tidewire_kit.observability.logs import get_logger
 from tidewire_kit.telemetry.admitted import Admitted, Source
-from tidewire_kit.telemetry.batch import Batch
+from tidewire_kit.telemetry.batch import Batch, RawBatch
+
+logger = get_logger(__name__)
 
 
 class Producer(Protocol):
@@ -33,13 +44,7 @@ class Producer(Protocol):
     def publish(self, tenant: TenantId, frames: Sequence[Admitted]) -> asyncio.Future[None]:
         """See `tidewire_kit.telemetry.producer.TelemetryProducer.publish`."""
 
-    def submit(
-        self,
-        tenant: TenantId,
-        size: int,
-        prepare: Callable[[], Sequence[Admitted]],
-        done: Callable[[Exception | None], None],
-    ) -> None:
+    def submit(self, tenant: TenantId, size: int, preparer: "PublishTelemetry", request: Submission) -> None:
         """See `tidewire_kit.telemetry.producer.TelemetryProducer.submit`."""
 
 
@@ -72,22 +77,50 @@ class PublishTelemetry:
         self._observer = observer
         self._tenants = tenants or Tenants()
         self._sequences = Sequences()
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def publish(
-        self, tenant: TenantId, caller: Caller, size: int, decode: Callable[[], Batch]
-    ) -> asyncio.Future[Outcome]:
-        """Takes a request of about `size` bytes; the outcome comes when all its admitted rows are durable.
+        self,
+        tenant: TenantId,
+        caller: Caller,
+        size: int,
+        read: Callable[[], RawBatch],
+        lane: Lane | None = None,
+    ) -> Submission:
+        """Takes a batch of about `size` bytes; its outcome comes when all its admitted rows are durable.
 
-        It is decoded and decided on when the producer puts together its next commit, right after its neighbours.
-        Errors as `begin`, `settle` and `decode`; those of the producer's bounds are raised here, others by the future.
+        It is read and decided on when the producer puts together its next commit, together with all others of that
+        commit. Batches of one lane keep their order. Errors as `begin`, `settle` and `read`; those of the producer's
+        bounds are raised here, others by the outcome.
         """
-        deferred = _Deferred(self, tenant, caller, decode)
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        submission = Submission(tenant, caller, read, self._clock.now_us(), lane, outcome)
         try:
-            self._producer.submit(tenant, size, deferred.prepare, deferred.done)
+            self._producer.submit(tenant, size, self, submission)
         except TidewireError as error:
-            self.count_failure(tenant, error)
+            self._observer.failed(tenant, error.reason)
             raise
-        return deferred.future
+        return submission
+
+    def prepare(self, requests: Sequence[Submission]) -> Decided:
+        """Decides on submissions in their order; called by the producer. See `Preparer`."""
+        decided = Decided(self._observer)
+        by_tenant: dict[TenantId, list[Submission]] = {}
+        for submission in requests:
+            if not submission.outcome.done():  # else its caller is gone
+                by_tenant.setdefault(submission.tenant, []).append(submission)
+        for (
+            tenant,
+            mine,
+        ) in by_tenant.items():  # tenants have nothing in common, so their order does not matter
+            try:
+                self._decide_together(tenant, mine, decided)
+            except Exception as error:  # a fault of ours; those it met must not wait for ever
+                logger.exception("deciding_failed", requests=len(mine))
+                for submission in mine:
+                    submission.fail(error)
+        return decided
 
     async def begin(self, tenant: TenantId, caller: Caller, batch: Batch) -> Pending:
         """Decides on the batch and gives its admitted rows to the producer, in the order of the calls.
@@ -109,7 +142,7 @@ class PublishTelemetry:
                     admission.state.readings.put_back(admission.outcome.accepted_readings)
                     raise
         except TidewireError as error:
-            self.count_failure(tenant, error)
+            self._observer.failed(tenant, error.reason)
             raise
         return Pending(tenant, admission.outcome, durable)
 
@@ -122,25 +155,9 @@ class PublishTelemetry:
             except TidewireError as error:
                 self._observer.failed(pending.tenant, error.reason)
                 raise
-        self.count(pending.tenant, outcome)
+        self._observer.answered(pending.tenant, 1, outcome.accepted_readings)
+        count_faults(self._observer, pending.tenant, outcome)
         return outcome
-
-    def count(self, tenant: TenantId, outcome: Outcome) -> None:
-        """Tells the observer of an outcome that holds now."""
-        observer = self._observer
-        observer.batch(tenant, outcome.accepted_readings)
-        for refusal in outcome.refusals:
-            observer.refused(tenant, refusal.reason, refusal.readings)
-        if outcome.missed_batches:
-            observer.missed(tenant, outcome.missed_batches)
-
-    def count_failure(self, tenant: TenantId, error: TidewireError) -> None:
-        """Tells the observer of a batch that failed as a whole."""
-        self._observer.failed(tenant, error.reason)
-
-    def now_us(self) -> int:
-        """The clock's time."""
-        return self._clock.now_us()
 
     def forget(self, tenant: TenantId) -> None:
         """Drops what is held of a deleted tenant."""
@@ -205,70 +222,122 @@ class PublishTelemetry:
         outcome.missed_batches = self._sequences.missed(caller.publisher_uid, batch.sequence)
         return admission
 
+    # Many submissions together
 
-class _Deferred:
-    """A request that is decoded and decided on when its commit is put together."""
-
-    __slots__ = (
-        "_caller",
-        "_decode",
-        "_diverted",
-        "_outcome",
-        "_received_us",
-        "_tenant",
-        "_use_case",
-        "future",
-    )
-
-    def __init__(
-        self, use_case: PublishTelemetry, tenant: TenantId, caller: Caller, decode: Callable[[], Batch]
-    ) -> None:
-        self._use_case = use_case
-        self._tenant = tenant
-        self._caller = caller
-        self._decode = decode
-        self._received_us = use_case.now_us()
-        self._outcome: Outcome | None = None
-        self._diverted: asyncio.Task[None] | None = None
-        self.future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-    def prepare(self) -> Sequence[Admitted]:
-        """The admitted frames; none when its caller is gone or the registry must be asked first."""
-        if self.future.done():
-            return ()
-        batch = self._decode()
-        admission = self._use_case.decide(self._tenant, self._caller, batch, self._received_us)
-        if admission is None:
-            self._diverted = asyncio.create_task(self._divert(batch))
-            return ()
-        self._outcome = admission.outcome
-        return admission.admitted
-
-    def done(self, error: Exception | None) -> None:
-        """What the producer calls when the frames are durable, or never will be."""
-        if self._diverted is not None or self.future.done():
-            return
-        if error is not None:
-            if isinstance(error, TidewireError):
-                self._use_case.count_failure(self._tenant, error)
-            self._fail(error)
-        else:
-            assert self._outcome is not None
-            self._use_case.count(self._tenant, self._outcome)
-            self.future.set_result(self._outcome)
-
-    async def _divert(self, batch: Batch) -> None:
-        """Goes the long way, which asks the registry."""
+    def _decide_together(self, tenant: TenantId, submissions: Sequence[Submission], decided: Decided) -> None:
+        """Decides on submissions of one tenant as `decide` would on each in turn."""
         try:
-            pending = await self._use_case.begin(self._tenant, self._caller, batch)
-            outcome = await self._use_case.settle(pending)
-        except Exception as error:  # noqa: BLE001 - raised again in the call that waits
-            if not self.future.done():
-                self._fail(error)
-        else:
-            if not self.future.done():
-                self.future.set_result(outcome)
+            state = self._tenants.state(self._view(tenant))
+        except TidewireError:
+            for submission in submissions:
+                self._decide_alone(submission, None, decided)
+            return
+        run, generation = Run(state), self._directory.generation
+        for submission in submissions:
+            raw = self._read(submission)
+            if raw is None:
+                continue
+            batch = None
+            if submission.lane is None or not submission.lane.diverted:
+                batch = candidate(state, submission, raw, generation)
+            if batch is not None and run.takes(batch):
+                continue
+            self._close(run, decided)
+            run = Run(state)
+            if batch is None or not run.takes(batch):
+                self._decide_alone(submission, raw, decided)
+        self._close(run, decided)
 
-    def _fail(self, error: Exception) -> None:
-        self.future.set_exception(error)
-        self.future.exception()  # a caller that went away meanwhile does not look
+    def _close(self, run: Run, decided: Decided) -> None:
+        """Admits all batches of a run, or all but those that must be looked at by themselves, in their order."""
+        if not run.candidates:
+            return
+        if not run.is_clean():
+            rest = Run(run.state)
+            for batch in run.candidates:
+                if batch.suspect:
+                    self._close(rest, decided)
+                    rest = Run(run.state)
+                    self._decide_alone(batch.submission, batch.raw, decided)
+                else:
+                    rest.takes(batch)
+            self._close(rest, decided)
+        elif not run.take_quota(self._clock.monotonic()):
+            for batch in run.candidates:
+                self._decide_alone(batch.submission, batch.raw, decided)
+        else:
+            decided.frames += run.admitted()
+            for batch in run.candidates:
+                source = batch.source
+                outcome = Outcome(batch.batch_id_text, source.sequence, batch.readings)
+                outcome.missed_batches = self._sequences.missed(source.publisher_uid, source.sequence)
+                decided.carry(batch.submission, outcome)
+
+    def _read(self, submission: Submission) -> RawBatch | None:
+        try:
+            raw = submission.read()
+        except Exception as error:  # noqa: BLE001 - whoever sent it is told, whatever it is
+            self._fail(submission, error)
+            return None
+        submission.batch_id, submission.sequence = raw.batch_id_text, raw.sequence
+        return raw
+
+    def _decide_alone(self, submission: Submission, raw: RawBatch | None, decided: Decided) -> None:
+        """Decides on one submission by itself; the truth about it. `raw` None: not read yet."""
+        raw = raw or self._read(submission)
+        if raw is None:
+            return
+        tenant, caller = submission.tenant, submission.caller
+        try:
+            batch = raw.checked()
+            admission = None
+            if submission.lane is None or not submission.lane.diverted:
+                admission = self.decide(tenant, caller, batch, submission.received_us)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(submission, error)
+            return
+        if admission is None:
+            self._divert(submission, batch)
+        elif admission.admitted:
+            decided.frames += admission.admitted
+            decided.carry(submission, admission.outcome)
+        else:
+            count_outcomes(self._observer, [(submission, admission.outcome)])
+            submission.succeed(admission.outcome)
+
+    def _divert(self, submission: Submission, batch: Batch) -> None:
+        """Sends a submission the long way, which asks the registry."""
+        begun: asyncio.Future[None] = self._loop.create_future()
+        after, lane = None, submission.lane
+        if lane is not None:
+            after, lane.last_begun = lane.last_begun, begun
+            lane.diverted += 1
+        task = self._loop.create_task(self._go_long_way(submission, batch, after, begun))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _go_long_way(
+        self,
+        submission: Submission,
+        batch: Batch,
+        after: "asyncio.Future[None] | None",
+        begun: "asyncio.Future[None]",
+    ) -> None:
+        try:
+            if after is not None:
+                await after
+            try:
+                pending = await self.begin(submission.tenant, submission.caller, batch)
+            finally:
+                begun.set_result(None)
+            submission.succeed(await self.settle(pending))
+        except Exception as error:  # noqa: BLE001 - raised again where the outcome is awaited
+            submission.fail(error)
+        finally:
+            if submission.lane is not None:
+                submission.lane.diverted -= 1
+
+    def _fail(self, submission: Submission, error: Exception) -> None:
+        if isinstance(error, TidewireError):
+            self._observer.failed(submission.tenant, error.reason)
+        submission.fail(error)

@@ -74,6 +74,20 @@ class TokenBucket:
             self._owe(amount - taken)
         return taken
 
+    def has(self, amount: int, now: float) -> bool:
+        """Whether `take` would give all of `amount`. Takes nothing, and does not count as asking."""
+        if self._rate == 0:
+            return True
+        self._refill(now)
+        return amount <= int(self._tokens)
+
+    def fits(self, amount: int, now: float) -> bool:
+        """Whether `take` would give all of it. Asks for nothing: whoever only looks leaves no demand behind."""
+        if self._rate == 0:
+            return True
+        self._refill(now)
+        return self._tokens >= amount
+
     def put_back(self, amount: int) -> None:
         """Returns tokens that were taken for nothing."""
         self._tokens = min(self._burst, self._tokens + amount)
