@@ -81,13 +81,6 @@ class TokenBucket:
         self._refill(now)
         return amount <= int(self._tokens)
 
-    def fits(self, amount: int, now: float) -> bool:
-        """Whether `take` would give all of it. Asks for nothing: whoever only looks leaves no demand behind."""
-        if self._rate == 0:
-            return True
-        self._refill(now)
-        return self._tokens >= amount
-
     def put_back(self, amount: int) -> None:
         """Returns tokens that were taken for nothing."""
         self._tokens = min(self._burst, self._tokens + amount)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from tidewire_ingestion.application.device_metrics import DeviceMetrics
 from tidewire_ingestion.application.quota_shares import SharedQuotas
 from tidewire_ingestion.application.quotas import DeviceBuckets, TokenBucket
-from tidewire_ingestion.domain import MAX_METRICS
+from tidewire_ingestion.domain import MAX_METRICS, Reason
 from tidewire_kit.directory import Quotas, TenantView
-from tidewire_kit.errors import InvalidArgument
+from tidewire_kit.errors import InvalidArgument, QuotaExceeded
 from tidewire_kit.ids import TenantId, check_metric
 from tidewire_kit.telemetry.metric_set import MetricSet
 
@@ -19,6 +19,8 @@ _MAX_LISTS = 256
 _MAX_NAMES = 131_072
 """In all remembered lists of a tenant together; about 10 MB."""
 _WORTH_REMEMBERING = 16
+_READING_BYTES = 16
+"""Of a message, for each reading in it: between 10 (rows of several metrics) and 60 (a single value)."""
 
 
 class DeviceSlots:
@@ -88,6 +90,24 @@ class TenantState:
         if self.device_readings.limited:
             capacity = len(self.view.devices.partition)
             self.device_readings.configure(quotas.device_readings_per_second, capacity)
+
+    def refuse_unseen(self, size: int, now: float) -> None:
+        """Raises QuotaExceeded for a message of `size` bytes while the tenant asks for several times its quota.
+
+        Cheap: the message is not decoded for it. Without it a tenant's refused batches would cost as much as accepted
+        ones, and the other tenants would pay for them.
+        """
+        limit = "batches_per_second"
+        delay = self.batches.refuse_unseen(1, now)
+        if not delay:
+            limit = "readings_per_second"
+            delay = self.readings.refuse_unseen(max(1, size // _READING_BYTES), now)
+        if delay:
+            why = (
+                f"the tenant asks for several times its quota of {limit}, so the batch was not looked at; send it "
+                "again after the delay, or raise the quota"
+            )
+            raise QuotaExceeded(limit, why, reason=Reason.QUOTA_TENANT.name, retry_delay_seconds=delay)
 
     def metric_set(self, names: tuple[str, ...]) -> MetricSet | str:
         """Returns the one object of these columns, or the first name that is not a metric's."""
