@@ -36,3 +36,13 @@ def test_every_reason_of_an_error_has_a_line_in_the_reference() -> None:
 
     assert len(raised) > 20
     assert sorted(reason for reason in raised if f"`{reason}`" not in page) == []
+
+
+def test_the_pages_name_settings_that_exist() -> None:
+    known = (ROOT / "docs/reference/settings.md").read_text()
+    pages = [ROOT / "README.md", *ROOT.glob("docs/how-to/*.md"), ROOT / "docs/architecture.md"]
+    for_clients = {"TIDEWIRE_TOKEN", "TIDEWIRE_CONTEXT", "TIDEWIRE_TENANT"}
+    named = {name for page in pages for name in re.findall(r"TIDEWIRE_[A-Z_]+[A-Z]", page.read_text())}
+
+    assert len(named) > 20
+    assert sorted(name for name in named - for_clients if f"`{name}`" not in known) == []
