@@ -1,7 +1,9 @@
 """What the registry's tests share: objects to keep, stores to keep them in, and a whole registry over a real log."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from grpc import aio
 from tidewire.events.v1.registry_change_pb2 import RegistryChange
 from tidewire.registry.v1 import registry_pb2 as pb
 from tidewire.registry.v1.registry_pb2_grpc import RegistryServiceStub
+from tidewire_kit.cassandra import CassandraSession, CassandraSettings
 from tidewire_kit.datadir import open_data_dir
 from tidewire_kit.ids import TenantId, Uid, new_uid
 from tidewire_kit.log.embedded import EmbeddedLog
@@ -22,13 +25,17 @@ from tidewire_kit.log.port import MessageLog
 from tidewire_kit.service import RunningService, running_service
 from tidewire_kit.settings import CommonSettings
 from tidewire_kit.topics import REGISTRY
+from tidewire_registry.adapters.cassandra import CassandraStore
+from tidewire_registry.adapters.cassandra.schema import SCHEMA
 from tidewire_registry.adapters.embedded import EmbeddedStore
 from tidewire_registry.domain.devices import Device, DeviceDraft, created
 from tidewire_registry.domain.tenants import Quotas, Retention, Tenant, TenantState
 from tidewire_registry.main import build
 from tidewire_registry.ports import RegistryStore, WriteSet
 from tidewire_registry.settings import Settings
+from tidewire_testkit.cassandra import connected, fresh_keyspace, tables
 
+AnyStore = EmbeddedStore | CassandraStore
 NOW_US = 1_700_000_000_000_000
 
 
@@ -56,14 +63,55 @@ def make() -> Builders:
     return Builders()
 
 
-@pytest.fixture(params=["embedded"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RegistryStore]:
-    """Every adapter of the store; a new one joins by its name."""
-    assert request.param == "embedded"
-    embedded = EmbeddedStore(tmp_path / "registry")
-    await embedded.start()
-    yield embedded
-    await embedded.close()
+CASSANDRA = pytest.param("cassandra", marks=pytest.mark.servers)
+
+
+@pytest.fixture(scope="session")
+def shared_keyspace(cassandra_contact_points: str) -> Iterator[CassandraSettings]:
+    with fresh_keyspace(cassandra_contact_points, [SCHEMA]) as settings:
+        yield settings
+
+
+async def _empty(session: CassandraSession, table: str) -> None:
+    """Deletes what is there, which takes milliseconds; TRUNCATE of a table takes a hundred."""
+    if not table.startswith("registry_"):
+        return
+    columns = await session.prepare(
+        "SELECT column_name, kind, position FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?"
+    )
+    found = await session.execute(columns, (session.keyspace, table))
+    keys = sorted((row.position, row.column_name) for row in found if row.kind == "partition_key")
+    names = [name for _, name in keys]
+    select = await session.prepare(f"SELECT DISTINCT {', '.join(names)} FROM {table}")
+    where = " AND ".join(f"{name} = ?" for name in names)
+    delete = await session.prepare(f"DELETE FROM {table} USING TIMESTAMP ? WHERE {where}")
+    later_us = time.time_ns() // 1_000 + 1
+    await session.execute_all(delete, [(later_us, *row) for row in await session.execute(select)])
+
+
+@pytest.fixture
+async def cassandra(shared_keyspace: CassandraSettings) -> CassandraSettings:
+    """An empty keyspace with the registry's tables."""
+    async with connected(shared_keyspace) as session:
+        await asyncio.gather(*(_empty(session, table) for table in await tables(session, session.keyspace)))
+    return shared_keyspace
+
+
+@pytest.fixture(params=["embedded", CASSANDRA])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], AnyStore]:
+    """Makes stores of each adapter; a new one joins by its name."""
+    if request.param == "embedded":
+        return lambda: EmbeddedStore(tmp_path / "registry")
+    settings = request.getfixturevalue("cassandra")
+    return lambda: CassandraStore(settings)
+
+
+@pytest.fixture
+async def store(new_store: Callable[[], AnyStore]) -> AsyncIterator[RegistryStore]:
+    made = new_store()
+    await made.start()
+    yield made
+    await made.close()
 
 
 class Client:

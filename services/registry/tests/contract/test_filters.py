@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_registry.domain.devices import Device, DeviceState, Location
 from tidewire_registry.filter import conditions as c
+from tidewire_registry.filter import parse
 from tidewire_registry.filter.evaluation import admits
 from tidewire_registry.filter.geometry import box_around, distance_meters
 from tidewire_registry.ports import RegistryStore, WriteSet
@@ -94,30 +96,74 @@ async def check(store: RegistryStore, devices: Sequence[Device], condition: c.Co
     assert seen == expected
 
 
-@pytest.mark.parametrize("sparse", [4096, 3, 0])
-async def test_a_store_admits_what_plain_python_admits(store, make, sparse: int, monkeypatch) -> None:
-    """With `sparse` the embedded store's choice of plan is shifted, so that each plan meets every condition."""
-    monkeypatch.setattr("tidewire_registry.adapters.embedded.queries.SPARSE", sparse)
+async def check_many(store: RegistryStore, make, seed: int, examples: int) -> None:
     tenant = await make.stored_tenant(store, "acme")
     other = await make.stored_tenant(store, "other")
-    devices = fleet(tenant, make, random.Random(sparse))
+    devices = fleet(tenant, make, random.Random(seed))
     await store.commit(tenant, WriteSet(puts=devices))
     await store.commit(other, WriteSet(puts=fleet(other, make, random.Random(7))))
 
     drawn: list[c.Condition] = []
 
-    @settings(max_examples=250, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(conditions)
     def draw(condition: c.Condition) -> None:
         drawn.append(condition)
 
     draw()
-    assert len(drawn) > 100
+    assert len(drawn) > examples // 3
     for condition in drawn:
         try:
             await check(store, devices, condition)
         except AssertionError as error:
             raise AssertionError(f"{condition}: {error}") from error
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_store_admits_what_plain_python_admits(store, make, seed: int) -> None:
+    await check_many(store, make, seed, examples=60)
+
+
+@pytest.mark.parametrize("new_store", ["embedded"], indirect=True)
+@pytest.mark.parametrize("sparse", [4096, 3, 0])
+async def test_each_plan_of_the_embedded_store_does_so(store, make, sparse: int, monkeypatch) -> None:
+    """With `sparse` the embedded store's choice of plan is shifted, so that each plan meets every condition."""
+    monkeypatch.setattr("tidewire_registry.adapters.embedded.queries.SPARSE", sparse)
+    await check_many(store, make, sparse, examples=250)
+
+
+EQUALITIES = [
+    "labels.site = s1",
+    "labels.site = s1 AND type = pump",
+    "labels.site = s1 AND labels.n-1 = s2",
+    'labels.site = s1 AND labels.site = "é"',
+    "type = pump AND state = ACTIVE AND parent = gw AND labels.site = s1",
+    "labels.site = s1 OR type = valve",
+    "type = pump OR (labels.site = s1 AND state = BLOCKED)",
+    'state = ENROLLED AND ancestor("a")',
+    'labels.site = s1 AND ancestor("a") AND name >= b',
+    "name = gw OR type = pump",
+    "name = gw AND type = pump",
+    "name = g* AND state = ACTIVE",
+    "name > a AND name <= gw AND NOT state = BLOCKED",
+]
+
+
+@pytest.mark.parametrize("text", EQUALITIES)
+async def test_conditions_for_which_a_store_may_have_an_index(store, make, text: str) -> None:
+    tenant = await make.stored_tenant(store, "acme")
+    devices = fleet(tenant, make, random.Random(3))
+    await store.commit(tenant, WriteSet(puts=devices))
+    changed = [
+        replace(device, labels={"site": "s1"}, type="pump", state=DeviceState.ACTIVE, revision=2)
+        for device in devices[::2]
+    ]
+    await store.commit(tenant, WriteSet(puts=changed))
+    condition = parse(text, "acme")
+    assert condition is not None
+    present = {device.id: device for device in (*devices, *changed)}
+    await check(store, list(present.values()), condition)
 
 
 def test_a_circle_lies_in_its_box() -> None:
