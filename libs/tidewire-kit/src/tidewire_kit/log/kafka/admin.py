@@ -2,6 +2,7 @@
 (with the prefix). Used by every part of the adapter; one per log."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -180,7 +181,7 @@ class Admin:
                     raise KafkaException(found.error)
             return {found.partition: found.offset for found in answer.topic_partitions if found.offset >= 0}
 
-        return await self._asked(ask, f"cannot ask for the committed offsets of group {group}")
+        return await self._asked(ask, topic, f"cannot ask for the committed offsets of group {group}")
 
     async def _offsets(self, topic: str, partitions: Iterable[int], spec: Any) -> dict[int, int]:
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
@@ -190,7 +191,7 @@ class Admin:
             answers = await asyncio.gather(*map(asyncio.wrap_future, asked.values()))
             return {where.partition: found.offset for where, found in zip(asked, answers, strict=True)}
 
-        return await self._asked(ask, f"cannot ask for the offsets of topic {topic}")
+        return await self._asked(ask, topic, f"cannot ask for the offsets of topic {topic}")
 
     async def _configs(self, topics: list[str]) -> dict[str, dict[str, str]]:
         if not topics:
@@ -209,8 +210,9 @@ class Admin:
             found[resource.name] = {name: entry.value for name, entry in entries.items()}
         return found
 
-    async def _asked[T](self, ask: Callable[[], Awaitable[T]], doing: str) -> T:
-        """Asks again while leaders and coordinators move: the library learns of it from the refusal."""
+    async def _asked[T](self, ask: Callable[[], Awaitable[T]], topic: str, doing: str) -> T:
+        """Asks again while leaders and coordinators move. After a broker's crash the library would go on asking with
+        the leaders' old epochs, so it is made to look at the topic anew."""
         deadline = time.monotonic() + self._settings.request_timeout_seconds
         while True:
             try:
@@ -220,6 +222,8 @@ class Admin:
                 if found is None or found.code() not in _MOVING_CODES or time.monotonic() > deadline:
                     raise mapped(error, doing) from error
             await asyncio.sleep(_AGAIN_SECONDS)
+            with contextlib.suppress(KafkaException):
+                await asyncio.to_thread(self._client.list_topics, topic, _LOOK_SECONDS)
 
     async def _answer(self, asked: "Future[Any]", doing: str) -> Any:
         try:
