@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
@@ -70,13 +71,11 @@ async def _topics(admin: Admin, settings: KafkaSettings) -> list[Finding]:
         facts = await admin.describe(step.topic for step in plan.steps)
     except TidewireError as error:
         return [wrong(TOPIC, settings.topic_prefix or "all", error.message, "correct what the message names")]
-    findings = []
+    findings, refused = [], defaultdict[str, list[str]](list)
     for step in plan.steps:
         text = "; ".join(step.details)
         if step.action is Action.REFUSE:
-            findings.append(
-                wrong(TOPIC, step.topic, text, "do as it says; `tidewire topic plan` shows it again")
-            )
+            refused[text].append(step.topic)
         elif step.action is Action.CREATE:
             findings.append(wrong(TOPIC, step.topic, "is missing", "create it with `tidewire topic apply`"))
         elif step.action is Action.ALTER:
@@ -87,6 +86,8 @@ async def _topics(admin: Admin, settings: KafkaSettings) -> list[Finding]:
             found = facts[step.topic]
             partitions = found.partitions if found else 0
             findings.append(ok(TOPIC, step.topic, f"as planned, {partitions} partitions"))
+    for text, names in refused.items():  # too few brokers is one fault, not one a topic
+        findings.append(wrong(TOPIC, ", ".join(names), text, "do as it says, then look again"))
     leaderless = [name for name, found in facts.items() if found is not None and not found.ready]
     if leaderless:
         remedy = "bring the brokers back that hold them; `kafka-topics --describe --unavailable-partitions` names them"
