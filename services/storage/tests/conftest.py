@@ -1,12 +1,14 @@
 """A rig: embedded log, store, owner and queries, wired as `main` wires them, which a test can stop and start again.
 
-Tests that use `backend` (the rig does) run on the embedded store and, marked `servers`, on Cassandra. Those which by nature
-are about files, SQLite or a full disk say so by parametrizing `backend` with `embedded` alone.
+Tests that use `backend` (the rig does) run on the embedded store and, marked `servers`, on Cassandra. Those which by
+nature are about files, SQLite or a full disk say so by parametrizing `backend` with `embedded` alone.
 """
 
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,6 +190,28 @@ class Rig:
         """What the ledger's metric would show."""
         answer = await self.accounts.ledger(tenant.uid if tenant else None, 0, FOREVER_US)
         return answer.account.difference
+
+    async def lose_epoch(self, place: TopicPartitionKey, epoch: int) -> None:
+        """Removes what is known of an epoch's blocks, behind the store's back."""
+        if self.keyspace is None:
+            catalog = sqlite3.connect(self.path / "storage" / "catalog.db", isolation_level=None)
+            catalog.execute("DELETE FROM blocks WHERE partition = ? AND epoch = ?", (place.partition, epoch))
+            catalog.close()
+            return
+        await self.cql(
+            "DELETE FROM storage_epoch_blocks WHERE incarnation = ? AND log_partition = ? AND epoch = ?",
+            place.incarnation,
+            place.partition,
+            epoch,
+        )
+
+    async def cql(self, text: str, *params: object) -> list[Any]:
+        """Executes a statement in the keyspace."""
+        assert self.keyspace is not None
+        from tidewire_testkit.cassandra import connected
+
+        async with connected(self.keyspace) as session:
+            return await session.execute(await session.prepare(text), params)
 
     def block_files(self) -> list[Path]:
         """The files that are there."""

@@ -49,7 +49,7 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
 
     publishing = asyncio.create_task(publish())
     for _ in range(KILLS):
-        process = await asyncio.to_thread(_start, rig.path)
+        process = await asyncio.to_thread(_start, rig)
         await asyncio.sleep(rng.uniform(0.02, 0.3))
         process.kill()
         await asyncio.to_thread(process.communicate)
@@ -82,8 +82,10 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
         assert all(epoch.complete for epoch in cut)
 
 
-def _start(path: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, str(SCRIPT), str(path)], stdout=subprocess.PIPE, text=True)
+def _start(rig) -> subprocess.Popen[str]:
+    keyspace = [] if rig.keyspace is None else [rig.keyspace.contact_points, rig.keyspace.keyspace]
+    command = [sys.executable, str(SCRIPT), str(rig.path), *keyspace]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "owning\n"
     return process

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import sqlite3
 
 import pytest
 
@@ -19,6 +18,9 @@ from tidewire_testkit.telemetry import joined, make_table, put_tables, put_value
 NAN = math.nan
 SECOND = 1_000_000
 T0 = 1_700_000_000 * SECOND
+
+embedded_only = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+"""By nature: a full disk is found by the process itself on one machine, and by the nodes of Cassandra elsewhere."""
 
 
 async def test_what_was_published_is_read_back(rig) -> None:
@@ -168,6 +170,7 @@ async def test_poison_is_counted_and_does_not_stop_the_rest(rig) -> None:
     assert await rig.difference() == 0
 
 
+@embedded_only
 async def test_a_full_disk_stops_reading_turns_health_red_and_recovers(rig) -> None:
     tenant = rig.world.add_tenant("acme")
     device = rig.world.add_device(tenant, "a")
@@ -182,6 +185,7 @@ async def test_a_full_disk_stops_reading_turns_health_red_and_recovers(rig) -> N
     assert await rig.difference() == 0
 
 
+@embedded_only
 async def test_a_stop_on_a_full_disk_loses_nothing(rig) -> None:
     tenant = rig.world.add_tenant("acme")
     device = rig.world.add_device(tenant, "a")
@@ -218,10 +222,7 @@ async def test_blocks_end_with_their_epoch_and_epochs_are_covered(new_rig) -> No
         assert epoch.first_offset <= block.key.first_offset < block.key.end_offset <= epoch.covered_offset
     assert len(await rig.read(device)) == 40
 
-    catalog = sqlite3.connect(rig.path / "storage" / "catalog.db")
-    catalog.execute("DELETE FROM blocks WHERE epoch = 1")
-    catalog.commit()
-    catalog.close()
+    await rig.lose_epoch(place, 1)
     assert [epoch.complete for epoch in await rig.store.epochs(place)] == [True, False, True, False]
 
 
@@ -274,19 +275,19 @@ async def test_series_states_survive_a_crash_before_they_were_written(new_rig) -
     """They are written behind the blocks; whoever owns next folds in what is missing."""
     rig = new_rig()
     rig.limits = IngestLimits(flush_seconds=0.05, series_seconds=3600)
-    await rig.start()
+    await rig.start(own=False)
+    rig.ingest._series_written_at = rig.clock.monotonic()
+    await rig.owner.start()
     tenant = rig.world.add_tenant("acme")
     device = rig.world.add_device(tenant, "a")
     await rig.publish(device, ["m"], [(T0, [1.0])])
     await rig.settled()
     await rig.publish(device, ["m"], [(T0 + 5, [2.0]), (T0 - 5, [0.0])])
     await rig.settled()
-    catalog = sqlite3.connect(rig.path / "storage" / "catalog.db")  # as the catalog would be after a kill
-    catalog.execute("DELETE FROM series")
-    catalog.execute("UPDATE progress SET series_offset = 0")
-    catalog.commit()
-    catalog.close()
-    rig.ingest._series.drop(tenant.uid)
+    rig.ingest._series.drop(tenant.uid)  # as a kill would
+    await rig.stop()
+    await rig.start(own=False)
+    assert await rig.store.series(tenant.uid, [device.uid]) == []
     await rig.stop()
     rig.limits = IngestLimits(flush_seconds=0.05, series_seconds=0.0)
     await rig.start()
@@ -298,7 +299,7 @@ async def test_series_states_survive_a_crash_before_they_were_written(new_rig) -
     assert (entry.first_us, entry.last_us, entry.value) == (T0 - 5, T0 + 5, 2.0)
 
 
-async def test_two_owners_share_the_work_and_one_catalog(new_rig) -> None:
+async def test_two_owners_share_the_work_and_one_store(new_rig) -> None:
     rig = new_rig()
     await rig.start()
     tenant = rig.world.add_tenant("acme")
@@ -319,7 +320,8 @@ async def test_two_owners_share_the_work_and_one_catalog(new_rig) -> None:
     for device in devices:
         assert await rig.read(device) == expected
     assert await rig.difference() == 0
-    assert len(rig.block_files()) >= 2
+    if rig.keyspace is None:
+        assert len(rig.block_files()) >= 2
 
 
 async def test_it_is_visible_to_another_process_at_once(rig) -> None:

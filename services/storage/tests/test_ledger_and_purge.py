@@ -17,6 +17,9 @@ SECOND = 1_000_000
 T0 = 1_700_000_000 * SECOND
 NAN = math.nan
 
+pytestmark = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+"""By nature: these look for bytes in files, and damage them. test_cassandra_ledger.py does the same to rows."""
+
 
 def needle(number: int) -> float:
     """A value whose eight bytes are easily found in a file: small blocks are not compressed."""
