@@ -24,7 +24,7 @@ from tidewire_kit import topics
 from tidewire_kit.clock import SystemClock
 from tidewire_kit.ids import TenantId, partition_of
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
-from tidewire_kit.log.port import Outgoing
+from tidewire_kit.log.port import MessageLog, Outgoing
 from tidewire_kit.settings import CommonSettings
 from tidewire_kit.telemetry.record import Table, encode_record
 from tidewire_storage.adapters.embedded import EmbeddedStore
@@ -44,7 +44,7 @@ def run(scale: Scale) -> list[Figure]:
     readings = 12_000_000 if scale.rounds > 1 else 3_000_000
     directory = Path(tempfile.mkdtemp(prefix="tidewire-bench-"))
     try:
-        asyncio.run(_fill(directory, readings))
+        asyncio.run(_fill_embedded(directory, readings))
         results: list[dict[str, float]] = []
 
         def once() -> float:
@@ -86,19 +86,25 @@ def run(scale: Scale) -> list[Figure]:
     ]
 
 
-async def _fill(directory: Path, readings: int, batch: int = 50_000) -> None:
+async def _fill_embedded(directory: Path, readings: int) -> None:
+    log = await _open(directory)
+    await fill(log, PARTITIONS, readings)
+    await log.close()
+
+
+async def fill(log: MessageLog, partitions: int, readings: int, batch: int = 50_000) -> None:
+    """Writes records as ingestion makes them of batches of `batch` readings: one for each partition."""
     fleet = Fleet()
     rng = np.random.default_rng(fleet.seed)
     tenant = TenantId(rng.bytes(16))
     uids = np.frombuffer(rng.bytes(16 * fleet.device_count), np.uint8).reshape(-1, 16)
-    partition = np.array([partition_of(tenant, uid.tobytes(), PARTITIONS) for uid in uids])
-    log = await _open(directory)
+    partition = np.array([partition_of(tenant, uid.tobytes(), partitions) for uid in uids])
     rows = batch // len(fleet.metrics)
     for number in range(readings // batch):
         device, times, values = fleet.rows(number * (rows + 20), rows, START_US)
         batch_id = rng.bytes(16)
         out = []
-        for where in range(PARTITIONS):
+        for where in range(partitions):
             mine = np.flatnonzero(partition[device] == where)
             slots, index = np.unique(device[mine], return_inverse=True)
             table = Table(
@@ -118,7 +124,6 @@ async def _fill(directory: Path, readings: int, batch: int = 50_000) -> None:
             )
             out.append(Outgoing(where, b"", encode_record([table], values[:, mine].size, 0)))
         await log.produce(topics.TELEMETRY, out)
-    await log.close()
 
 
 async def _open(directory: Path) -> EmbeddedLog:

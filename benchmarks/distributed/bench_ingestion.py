@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_ingestion import Target, beat, measure, register, start_module
+from benchmarks.distributed.partitions import PARTITIONS
 from benchmarks.figures import ROOT, Figure, Scale, load
 from tidewire_kit import topics
 from tidewire_kit.clock import SystemClock
@@ -26,7 +27,6 @@ from tidewire_kit.telemetry.record import decode_record
 from tidewire_testkit.servers.kafka import KafkaCluster
 
 MILLION = 1_000_000
-PARTITIONS = 8
 SHAPES: dict[str, tuple[float, dict[str, Any]]] = {
     "1,000": (1.8, {"mode": "stream", "readings": 1_000, "connections": 4, "window": 32}),
     "10,000": (8.0, {"mode": "stream", "readings": 10_000, "connections": 2, "window": 8}),
