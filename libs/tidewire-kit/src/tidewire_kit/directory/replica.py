@@ -61,6 +61,7 @@ class Directory:
         self._dead_keys: dict[str, int] = {}
         self._tombstones: dict[bytes, Tombstone] = {}
         self._callbacks: list[ChangeCallback] = []
+        self._topic_callbacks: list[ChangeCallback] = []
         self._heartbeat_at = -FRESH_SECONDS - clock.monotonic()
         self._heartbeat_seen = False
         self._caught_up = asyncio.Event()
@@ -135,6 +136,33 @@ class Directory:
         """Returns the deleted tenants, devices and credentials that the topic still names, in no order."""
         return list(self._tombstones.values())
 
+    def revision_of(self, change: RegistryChange) -> int:
+        """Returns the highest revision known of the object that `change` is about; -1: none, or it has no revisions."""
+        held = -1
+        uid = b""
+        match change.WhichOneof("object"):
+            case "tenant":
+                uid = bytes.fromhex(change.tenant.uid)
+                tenant = self._tenants.get(uid)
+                held = tenant.revision if tenant is not None else -1
+            case "device":
+                uid = change.device.device_uid
+                tenant = self._tenants.get(change.device.tenant_uid)
+                slot = tenant.devices.slot_by_uid.get(uid) if tenant is not None else None
+                if tenant is not None and slot is not None:
+                    held = int(tenant.devices.revisions[slot])
+            case "credential":
+                uid = change.credential.credential_uid
+                credential = self._credentials.get(uid)
+                held = credential.revision if credential is not None else -1
+        tombstone = self._tombstones.get(uid)
+        return max(held, tombstone.revision) if tombstone is not None else held
+
+    def on_topic(self, callback: ChangeCallback) -> None:
+        """Calls `callback` with each value that is read from the topic, after it was applied or ignored, as `on_change`
+        does: what the topic holds last, also where it is older than what is known."""
+        self._topic_callbacks.append(callback)
+
     def on_change(self, callback: ChangeCallback) -> None:
         """Calls `callback` after each change that was applied, on the loop; it must be quick and must not raise."""
         self._callbacks.append(callback)
@@ -202,7 +230,10 @@ class Directory:
                 if value is None:
                     self.remove_key(bytes(key).decode())
                 else:
-                    self.apply(RegistryChange.FromString(value))
+                    change = RegistryChange.FromString(value)
+                    self.apply(change)
+                    for callback in self._topic_callbacks:
+                        callback(change)
             except Exception as error:  # noqa: BLE001 - one unreadable object must not hide every other
                 logger.error(
                     "directory_entry_unreadable", key=bytes(key).decode(errors="replace"), error=repr(error)
