@@ -1,16 +1,19 @@
 """The registry's parts, and how they are put together: the only module that names adapters."""
 
 import sys
+from typing import TYPE_CHECKING
 
+from tidewire.events.v1.registry_change_pb2 import RegistryChange
 from tidewire.registry.v1 import registry_pb2
 from tidewire_kit import service
 from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.grpc import service_handler
 from tidewire_kit.ids import new_uid
 from tidewire_kit.service import ServiceContext, ServiceParts
+from tidewire_kit.settings import load
 from tidewire_registry.access import ACCESS
 from tidewire_registry.adapters.embedded import EmbeddedStore
-from tidewire_registry.adapters.log_topic import LogTopic
+from tidewire_registry.adapters.log_topic import LogTopic, object_of
 from tidewire_registry.adapters.platform import GrpcStorageUsage, LivePlatform, SigningTokenMaker
 from tidewire_registry.application.credentials import Credentials
 from tidewire_registry.application.device_creation import DeviceCreation
@@ -18,12 +21,16 @@ from tidewire_registry.application.devices import Devices
 from tidewire_registry.application.publishing import Publisher
 from tidewire_registry.application.tenants import Tenants
 from tidewire_registry.application.tokens import Tokens
+from tidewire_registry.application.topic_watch import TopicWatch
 from tidewire_registry.application.upkeep import Upkeep
 from tidewire_registry.bootstrap import bootstrap, read_signer
 from tidewire_registry.domain.changes import SigningKey
 from tidewire_registry.grpc_api import RegistryServicer, UseCases
 from tidewire_registry.metrics import RegistryMetrics
 from tidewire_registry.settings import Settings
+
+if TYPE_CHECKING:
+    from tidewire_registry.adapters.cassandra import CassandraStore
 
 
 def build(ctx: ServiceContext[Settings]) -> ServiceParts:
@@ -38,11 +45,12 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     signer = read_signer(keys.signing_key_file, ctx.clock)
 
     metrics = RegistryMetrics(ctx.metrics)
-    store = EmbeddedStore(ctx.data_dir.registry)
+    store = _store(ctx)
     topic = LogTopic(ctx.log, ctx.clock, metrics, seen=ctx.directory.apply)
     storage = GrpcStorageUsage(lambda: ctx.channel_to("storage"), ctx.clock)
     publisher = Publisher(store, topic, ctx.clock, metrics, ctx.settings.sweep_seconds)
-    upkeep = Upkeep(store, topic, ctx.clock, SigningKey(signer.key_id, signer.public_key_pem))
+    watch = TopicWatch(store, ctx.clock)
+    upkeep = Upkeep(store, topic, watch, ctx.clock, SigningKey(signer.key_id, signer.public_key_pem))
     servicer = RegistryServicer(
         UseCases(
             Tenants(store, publisher, storage, ctx.clock, new_uid, upkeep.purge_soon),
@@ -54,8 +62,14 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         )
     )
 
+    def saw(change: RegistryChange) -> None:
+        found = object_of(change)
+        if found is not None:
+            watch.saw(*found, change.revision, ctx.directory.revision_of(change))
+
     async def start() -> None:
         await store.start()
+        ctx.directory.on_topic(saw)
         await publisher.start()
         await upkeep.start()
 
@@ -71,6 +85,16 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     descriptor = registry_pb2.DESCRIPTOR.services_by_name["RegistryService"]
     handler = service_handler(descriptor, servicer, ACCESS, ctx.guard)
     return ServiceParts([handler], start=start, close=close, checks={"publishing": check_publishing})
+
+
+def _store(ctx: ServiceContext[Settings]) -> "EmbeddedStore | CassandraStore":
+    if ctx.common.backend == "embedded":
+        return EmbeddedStore(ctx.data_dir.registry)
+    # Here, since an embedded registry starts faster without the driver.
+    from tidewire_kit.cassandra.settings import CassandraSettings
+    from tidewire_registry.adapters.cassandra import CassandraStore
+
+    return CassandraStore(load(CassandraSettings, ctx.environ), ctx.metrics, ctx.clock.now_us)
 
 
 def run() -> None:

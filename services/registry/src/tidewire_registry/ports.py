@@ -84,8 +84,8 @@ class RegistryStore(Protocol):
 
     Tenancy: every method but those for tenants themselves takes the tenant first, and reads and writes nothing of
     another. Consistency: a read that begins after `commit` returned sees what it wrote. Durability: what `commit`
-    returned for survives a crash. Order: commits of one process that conflict take place one after the other; nothing
-    is promised between others. Errors: `Conflict`, `DeviceLimit`, and `Unavailable` (unknown whether it was done).
+    returned for survives a crash. Order: of commits that conflict, of whatever processes, exactly one takes place.
+    Errors: `Conflict`, `DeviceLimit`, and `Unavailable` (unknown whether it was done).
     Threads: call from one event loop; nothing blocks it.
     """
 
@@ -146,7 +146,12 @@ class RegistryStore(Protocol):
         """Objects whose present revision was never marked as published, in no order."""
 
     async def mark_published(self, changes: Sequence[Change]) -> None:
-        """Notes that these revisions are on the topic; an object that has changed since stays unpublished."""
+        """Notes that these revisions are on the topic; an object that has changed since stays or becomes unpublished,
+        as another process may have put the newer revision before this one."""
+
+    async def unpublish(self, refs: Sequence[tuple[ObjectRef, str]]) -> None:
+        """Notes objects as unpublished, whatever was marked: the topic has gone back to an older revision of them. Each
+        with its id, of a credential its device's, as in a Tombstone."""
 
     async def unpublish_all(self) -> None:
         """Notes everything, tombstones included, as unpublished: the topic is new."""
@@ -173,7 +178,8 @@ class RegistryStore(Protocol):
 
 
 class ChangeTopic(Protocol):
-    """The registry's compacted topic. Only one process writes to it at a time, in the order of its calls."""
+    """The registry's compacted topic. One process writes in the order of its calls; between several nothing is
+    promised, so a revision may land behind a newer one. `application.publishing` says how that is made good."""
 
     @property
     def incarnation(self) -> bytes:

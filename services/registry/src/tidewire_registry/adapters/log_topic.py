@@ -14,7 +14,7 @@ from tidewire.events.v1.registry_change_pb2 import (
 )
 from tidewire.registry.v1 import resources_pb2
 from tidewire_kit.clock import Clock
-from tidewire_kit.ids import TenantId, credential_name, device_name, uid_hex
+from tidewire_kit.ids import TenantId, Uid, credential_name, device_name, uid_hex
 from tidewire_kit.log.port import MessageLog, TableItem
 from tidewire_kit.topics import REGISTRY
 from tidewire_registry.conversions.resources import (
@@ -101,6 +101,23 @@ class LogTopic:
     async def remove(self, refs: Sequence[ObjectRef]) -> None:
         """Puts None under their keys."""
         await self._log.put(REGISTRY, [(ref.key, None) for ref in refs])
+
+
+def object_of(change: RegistryChange) -> tuple[ObjectRef, str] | None:
+    """The object that a value of the topic is about, and its id (of a credential, its device's); None for others."""
+    match change.WhichOneof("object"):
+        case "tenant":
+            uid = bytes.fromhex(change.tenant.uid)
+            return ObjectRef(Kind.TENANT, TenantId(uid), Uid(uid)), change.tenant.name.rpartition("/")[2]
+        case "device":
+            device = change.device
+            ref = ObjectRef(Kind.DEVICE, TenantId(device.tenant_uid), Uid(device.device_uid))
+            return ref, device.device.name.rpartition("/")[2]
+        case "credential":
+            key = change.credential
+            ref = ObjectRef(Kind.CREDENTIAL, TenantId(key.tenant_uid), Uid(key.credential_uid))
+            return ref, key.credential.name.split("/")[3]
+    return None
 
 
 def _message(change: Change, tenant_id: str) -> RegistryChange:

@@ -3,9 +3,14 @@
     use case:  commit (unpublished) ──► publish() waits ──► answer
     publisher: gathers what waits ──► one put ──► wakes the waiting ──► marks as published, with the next commit
 
-One task puts, and remembers what it put lately, so an older revision never overwrites a newer one. Marking comes after
-answering: a crash between the two repeats a put, which changes nothing. What fails stays stored as unpublished, and is
-put again every few seconds.
+One task puts, and remembers what it put lately, so an older revision never overwrites a newer one of this process.
+Marking comes after answering: a crash between the two repeats a put, which changes nothing. What fails stays stored as
+unpublished, and is put again every few seconds.
+
+Several processes write to one topic, and a put that was held up may land behind a newer revision's. Three things make
+good for that. Marking looks at the store: what has a newer revision by now is noted again. `topic_watch` looks at the
+topic: where it goes back, though its writer has died, the object is noted again. And whatever is noted is put in its
+present state, by every process's sweep. So the topic ends with the present state of each object, a few seconds later.
 """
 
 import asyncio
@@ -165,11 +170,16 @@ class Publisher:
     async def _sweep(self) -> None:
         """Puts what is unpublished, and marks it. What was put but not yet marked is marked first."""
         await self._flush_marks()
-        while changes := await self._store.unpublished(_MAX_CHANGES_PER_PUT):
-            logger.info("republishing", changes=len(changes))
-            self._metrics.republished.inc(len(changes))
-            await self._put(changes)
-            await self._flush_marks()
+        full = True
+        while full:
+            changes = await self._store.unpublished(_MAX_CHANGES_PER_PUT)
+            # A short list is the last: what other processes are just publishing would make this go on for ever.
+            full = len(changes) >= _MAX_CHANGES_PER_PUT
+            if changes:
+                logger.info("republishing", changes=len(changes))
+                self._metrics.republished.inc(len(changes))
+                await self._put(changes)
+                await self._flush_marks()
 
     async def _mark_changes(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.errors import TidewireError
 from tidewire_kit.observability.logs import get_logger
 from tidewire_registry.application.requests import REPLAY_SECONDS
+from tidewire_registry.application.topic_watch import TopicWatch
 from tidewire_registry.domain.changes import SigningKey
 from tidewire_registry.ports import ChangeTopic, RegistryStore
 
@@ -14,19 +15,26 @@ logger = get_logger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
 """Replicas refuse to publish when they have seen no heartbeat for four times as long."""
+_WATCH_SECONDS = 1.0
 _PURGE_SECONDS = 30.0
 _FORGET_SECONDS = 600.0
 _PURGE_STEP = 2_000
 
 
 class Upkeep:
-    """One per process. `start` publishes the signing keys and the first heartbeat."""
+    """One per process; several do one another no harm. `start` publishes the signing keys and a first heartbeat."""
 
     def __init__(
-        self, store: RegistryStore, topic: ChangeTopic, clock: Clock, signing_key: SigningKey
+        self,
+        store: RegistryStore,
+        topic: ChangeTopic,
+        watch: TopicWatch,
+        clock: Clock,
+        signing_key: SigningKey,
     ) -> None:
         self._store = store
         self._topic = topic
+        self._watch = watch
         self._clock = clock
         self._signing_key = signing_key
         self._tasks: list[asyncio.Task[None]] = []
@@ -39,6 +47,7 @@ class Upkeep:
         await self._topic.put_heartbeat()
         self._tasks = [
             asyncio.create_task(self._every(HEARTBEAT_SECONDS, self._topic.put_heartbeat, self._never)),
+            asyncio.create_task(self._every(_WATCH_SECONDS, self._watch.check, self._never)),
             asyncio.create_task(self._every(_PURGE_SECONDS, self.purge, self._purge_now)),
             asyncio.create_task(self._every(_FORGET_SECONDS, self._forget, self._never)),
         ]

@@ -39,16 +39,9 @@ def unpublished(connection: sqlite3.Connection, limit: int) -> list[Change]:
         ORDER BY CASE kind WHEN 'tenant' THEN 0 ELSE 1 END LIMIT ?"""
     found: list[Change] = []
     for tenant, uid, kind, id_ in connection.execute(statement, (limit,)).fetchall():
-        parameters = {"tenant": tenant, "uid": uid, "id": id_}
-        columns, source, make = _SOURCES[Kind(kind)]
-        row = connection.execute(f"SELECT {columns} FROM {source}", parameters).fetchone()
-        if row is not None:
-            found.append(make(row))
-            continue
-        statement = f"SELECT {TOMBSTONE_COLUMNS} FROM tombstones WHERE tenant = :tenant AND uid = :uid"
-        row = connection.execute(statement, parameters).fetchone()
-        if row is not None:
-            found.append(tombstone_of(row))
+        state = _present(connection, tenant, uid, Kind(kind), id_)
+        if state is not None:
+            found.append(state)
     return found
 
 
@@ -62,6 +55,30 @@ def mark_published(connection: sqlite3.Connection, changes: Sequence[Change]) ->
             marks = ", ".join("?" * len(some))
             statement = f"DELETE FROM unpublished WHERE tenant = ? AND revision = ? AND uid IN ({marks})"
             connection.execute(statement, (tenant, revision, *some))
+
+
+def unpublish(connection: sqlite3.Connection, refs: Sequence[tuple[ObjectRef, str]]) -> None:
+    """Notes the present revisions of these objects, or of their tombstones."""
+    for ref, id_ in refs:
+        state = _present(connection, ref.tenant, ref.uid, ref.kind, id_)
+        if state is not None:
+            target = "INSERT OR REPLACE INTO unpublished (tenant, uid, kind, id, revision)"
+            row = (ref.tenant, ref.uid, ref.kind, id_, state.revision)
+            connection.execute(f"{target} VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _present(
+    connection: sqlite3.Connection, tenant: bytes, uid: bytes, kind: Kind, id_: str
+) -> Change | None:
+    parameters = {"tenant": tenant, "uid": uid, "id": id_}
+    columns, source, make = _SOURCES[kind]
+    row = connection.execute(f"SELECT {columns} FROM {source}", parameters).fetchone()
+    if row is not None:
+        found: Change = make(row)
+        return found
+    statement = f"SELECT {TOMBSTONE_COLUMNS} FROM tombstones WHERE tenant = :tenant AND uid = :uid"
+    row = connection.execute(statement, parameters).fetchone()
+    return tombstone_of(row) if row is not None else None
 
 
 def unpublish_all(connection: sqlite3.Connection) -> None:

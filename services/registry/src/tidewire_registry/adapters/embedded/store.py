@@ -157,6 +157,10 @@ class EmbeddedStore:
         """Removes from that table."""
         await self._write(lambda connection: publishing.mark_published(connection, changes))
 
+    async def unpublish(self, refs: Sequence[tuple[ObjectRef, str]]) -> None:
+        """Adds to that table."""
+        await self._write(lambda connection: publishing.unpublish(connection, refs))
+
     async def unpublish_all(self) -> None:
         """Fills that table."""
         await self._write(publishing.unpublish_all)
