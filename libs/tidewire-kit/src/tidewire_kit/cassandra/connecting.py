@@ -90,8 +90,9 @@ def _connect(
         session = cluster.connect(keyspace)
     except Exception as error:
         datacenters = sorted({host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter})
+        keyspaces = list(cluster.metadata.keyspaces)
         cluster.shutdown()
-        raise start_errors.start_error(error, settings, keyspace, datacenters) from error
+        raise start_errors.start_error(error, settings, keyspace, datacenters, keyspaces) from error
     metrics.nodes_up.set(_nodes_up(cluster, datacenter))
     return cluster, session, datacenter
 

@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry
 from tidewire_kit.cassandra import schema_lock
 from tidewire_kit.cassandra.connecting import connect
 from tidewire_kit.cassandra.schema_lock import SchemaLock
-from tidewire_kit.cassandra.session import CassandraSession, Consistency
+from tidewire_kit.cassandra.session import CassandraSession, Consistency, Prepared
 from tidewire_kit.cassandra.settings import CassandraSettings, variable
 from tidewire_kit.cassandra.steps import SchemaSet, Step
 from tidewire_kit.errors import FailedPrecondition, TidewireError, Unavailable
@@ -197,17 +197,20 @@ async def _refuse_foreign(session: CassandraSession, keyspace: str, tables: froz
 async def _applied(session: CassandraSession, keyspace: str) -> dict[tuple[str, int], str]:
     """(component, version) → checksum."""
     text = f"SELECT component, version, checksum FROM {keyspace}.{STEPS_TABLE}"  # noqa: S608
+    select = await _prepared_when_there(session, text)
+    return {(row.component, row.version): row.checksum for row in await session.execute(select)}
+
+
+async def _prepared_when_there(session: CassandraSession, text: str) -> Prepared:
+    """A node lists a table that is just being made a moment before it can be read."""
     deadline = time.monotonic() + _APPEARS_SECONDS
     while True:
         try:
-            select = await session.prepare(text)
-            break
+            return await session.prepare(text)
         except TidewireError as error:
-            # A node lists a table that is just being made a moment before it can be read.
             if isinstance(error, Unavailable | FailedPrecondition) or time.monotonic() > deadline:
                 raise
         await asyncio.sleep(0.1)
-    return {(row.component, row.version): row.checksum for row in await session.execute(select)}
 
 
 def _missing(sets: Sequence[SchemaSet], applied: Mapping[tuple[str, int], str], keyspace: str) -> list[Step]:

@@ -3,7 +3,7 @@
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,41 @@ from tidewire_kit.errors import FailedPrecondition, TidewireError, Unavailable
 
 OLDEST_VERSION = (4, 1)
 _OLDEST = "4.1"
+_TLS_WORDS = re.compile(r"\[SSL: (?P<name>\w+)\] (?P<why>[^(]*)")
 _NO_KEYSPACE = re.compile(r"keyspace '?\"?\w+'?\"? does(?: not|n't) exist", re.IGNORECASE)
 
 
 def start_error(
-    error: BaseException, settings: CassandraSettings, keyspace: str | None, datacenters: list[str]
+    error: BaseException,
+    settings: CassandraSettings,
+    keyspace: str | None,
+    datacenters: list[str],
+    keyspaces: Collection[str] = (),
 ) -> TidewireError:
-    """Returns what to raise when the first connection failed. `datacenters`: those of the nodes found, if any were."""
+    """Returns what to raise when the first connection failed. `datacenters`: those of the nodes found, if any were;
+    `keyspaces`: those of the cluster, if it got so far."""
     if isinstance(error, TidewireError):
         return error
     found = _no_such_datacenter(settings, datacenters)
     if found is not None:
         return found
+    if keyspace is not None and keyspaces and keyspace not in keyspaces:
+        return _no_such_keyspace(keyspace)
     for cause in _causes(error):
         found = _known(cause, settings, keyspace) or configuration_error(cause)
         if found is not None:
             return found
     if isinstance(error, NoHostAvailable | cassandra.OperationTimedOut | OSError):
-        why = "; ".join(sorted({_words(cause) for cause in _causes(error)})) or "none answers"
+        tls = ""
+        if settings.ca_file is not None and settings.cert_file is None:
+            # Such a node ends the connection without a word of why.
+            tls = f"; if it asks clients for a certificate, set {variable('cert_file')} and {variable('key_file')}"
+        causes = [cause for cause in _causes(error) if not isinstance(cause, NoHostAvailable)]
+        why = "; ".join(sorted({_words(cause) for cause in causes})) or "none is up"
         return Unavailable(
             DEPENDENCY,
             f"no node answers at {settings.contact_points} ({why}); correct {variable('contact_points')}, or see "
-            "whether Cassandra runs there and lets this machine in",
+            f"whether Cassandra runs there and lets this machine in{tls}",
             reason="STORE_UNAVAILABLE",
             retry_delay_seconds=5.0,
         )
@@ -155,38 +168,45 @@ def _known(
             f"{_OLDEST}; upgrade it, or correct {variable('contact_points')}",
             reason="STORE_TOO_OLD",
         )
-    if isinstance(cause, ssl.SSLError):
-        return _tls_error(cause, settings)
+    if isinstance(cause, OSError) and (found := _tls_error(cause, settings)) is not None:
+        return found
     if keyspace is not None and _NO_KEYSPACE.search(str(cause)):
-        return FailedPrecondition(
-            f"there is no keyspace {keyspace}; run `tidewire schema apply`, or correct {variable('keyspace')}",
-            reason="STORE_KEYSPACE_MISSING",
-            subject=keyspace,
-        )
+        return _no_such_keyspace(keyspace)
     return None
 
 
-def _tls_error(cause: ssl.SSLError, settings: CassandraSettings) -> FailedPrecondition:
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        why = cause.verify_message or "not trusted"
+def _no_such_keyspace(keyspace: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"there is no keyspace {keyspace}; run `tidewire schema apply`, or correct {variable('keyspace')}",
+        reason="STORE_KEYSPACE_MISSING",
+        subject=keyspace,
+    )
+
+
+def _tls_error(cause: BaseException, settings: CassandraSettings) -> FailedPrecondition | None:
+    """The driver raises what went wrong in TLS as an OSError of another kind and keeps the words only."""
+    found = _TLS_WORDS.search(str(cause))
+    if found is None:
+        return None
+    name, why = found["name"], found["why"].strip().rstrip(".")
+    if name == "CERTIFICATE_VERIFY_FAILED":
+        why = why.removeprefix("certificate verify failed: ")
         if "mismatch" in why.lower():
-            remedy = f"set {variable('tls_server_name')} to the name that it carries"
+            remedy = f"set {variable('tls_server_name')} to a name that it carries"
         elif "expired" in why.lower():
             remedy = "renew it"
         else:
             remedy = f"correct {variable('ca_file')}"
         return FailedPrecondition(
-            f"the node's certificate does not hold ({why}); {remedy}", reason="STORE_TLS"
+            f"the certificate of the node at {settings.contact_points} does not hold ({why}); {remedy}",
+            reason="STORE_TLS",
         )
-    alert = (cause.reason or str(cause)).replace("_", " ").lower()
-    if settings.ca_file is None:
-        remedy = f"set {variable('ca_file')}"
-    elif "certificate" in alert or "alert" in alert:
-        remedy = f"the node asks for another certificate: correct {variable('cert_file')} and {variable('key_file')}"
+    if "ALERT" in name or "CERTIFICATE" in name:
+        remedy = f"it asks for a certificate: correct {variable('cert_file')} and {variable('key_file')}"
     else:
-        remedy = f"see whether {variable('contact_points')} names the TLS port"
+        remedy = f"see whether {variable('contact_points')} names a port with TLS"
     return FailedPrecondition(
-        f"TLS with {settings.contact_points} failed ({alert}); {remedy}", reason="STORE_TLS"
+        f"TLS with {settings.contact_points} failed ({why}); {remedy}", reason="STORE_TLS"
     )
 
 
@@ -206,7 +226,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return error.strerror.rpartition("Last error: ")[2]
+    if isinstance(error, cassandra.OperationTimedOut):
+        return "no answer in time"
     if isinstance(error, ErrorMessage):
         return str(error.summary)
     return type(error).__name__
