@@ -9,3 +9,4 @@ pytestmark = pytest.mark.servers
 
 class TestKafkaLog(MessageLogContract):
     partitions_setting = "TIDEWIRE_KAFKA_PARTITIONS"
+    lacking = frozenset({"atomic_put"})

@@ -2,7 +2,8 @@
 
 An adapter's test module subclasses `MessageLogContract` and provides the fixture `message_log_factory`: a coroutine
 function that returns another started log over the same stored data, as another process would open it, and closes all
-of them after the test. Topics and groups have fresh names, so that cases may share a cluster.
+of them after the test. Topics and groups have fresh names, so that cases may share a cluster. What an adapter cannot do
+it declares in `lacking`, by names of `capabilities`.
 """
 
 from tidewire_testkit.log_contract.consumers import ConsumerCases

@@ -10,6 +10,7 @@ from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.log import (
     TopicSpec,
 )
+from tidewire_testkit.log_contract.capabilities import Capable, needs
 from tidewire_testkit.log_contract.support import (
     Followed,
     MessageLogFactory,
@@ -19,7 +20,7 @@ from tidewire_testkit.log_contract.support import (
 from tidewire_testkit.polling import until
 
 
-class TableCases:
+class TableCases(Capable):
     """A table replays the state, then follows."""
 
     async def test_a_table_replays_the_state_then_follows(
@@ -83,6 +84,25 @@ class TableCases:
         await two.put(topic, [(b"7", b"last")])
         await until(lambda: len(table.state) == 50 and table.state[b"7"] == b"last")
         await table.close()
+
+    @needs("atomic_put")
+    async def test_who_begins_during_a_put_sees_all_of_it_or_nothing(
+        self, message_log_factory: MessageLogFactory
+    ) -> None:
+        writer, reader = await message_log_factory(), await message_log_factory()
+        topic = fresh_topic()
+        for log in (writer, reader):
+            await log.ensure_topics([TopicSpec(topic, compacted=True)])
+        keys = [b"%d" % n for n in range(20_000)]
+        putting = asyncio.create_task(writer.put(topic, [(key, bytes(1000)) for key in keys]))
+        seen: set[int] = set()
+        while not putting.done() or not seen:
+            table = Followed(reader.table(topic))
+            await table.caught_up()
+            seen.add(sum(map(len, table.batches[: table.batches.index([]) + 1])))
+            await table.close()
+        await putting
+        assert seen <= {0, len(keys)}, seen
 
     async def test_tables_and_streams_are_not_mixed_up(self, message_log_factory: MessageLogFactory) -> None:
         log = await message_log_factory()

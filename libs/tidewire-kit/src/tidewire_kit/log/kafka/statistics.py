@@ -62,7 +62,7 @@ class Statistics:
         )
         self._lag = Gauge(
             "tidewire_kafka_consumer_lag_records",
-            "Records of a partition that this process owns and has not fetched, by the group's reader.",
+            "Records of a partition that this process owns and its group has not committed, at the last report.",
             consumer,
             registry=registry,
         )
@@ -98,10 +98,11 @@ class Statistics:
         owned: set[tuple[str, str, str]] = set()
         for name, topic in report.get("topics", {}).items():
             for number, partition in topic.get("partitions", {}).items():
-                lag = partition.get("consumer_lag", -1)
-                if partition.get("fetch_state") == "active" and lag >= 0:
+                end = partition.get("hi_offset", -1)
+                if partition.get("fetch_state") == "active" and end >= 0:
                     labels = (group, name.removeprefix(self._prefix), number)
-                    self._lag.labels(*labels).set(lag)
+                    begin = max(partition.get("committed_offset", 0), partition.get("lo_offset", 0), 0)
+                    self._lag.labels(*labels).set(max(0, end - begin))
                     owned.add(labels)
         for labels in self._lag_seen.get(group, set()) - owned:
             self._lag.remove(*labels)
