@@ -260,9 +260,9 @@ class MessageLog(Protocol):
     async def put(self, topic: str, items: Sequence[TableItem]) -> None:
         """Sets (or, with None, removes) keys of a compacted topic; durable when it returns. Idempotent.
 
-        All or none, on an adapter that has the capability `atomic_put` (embedded); otherwise (Kafka) in the order given,
-        so that of a call that raised Unavailable a first part may be set. Of a key given twice the last one holds.
-        Raises LogFull (nothing was set), Unavailable.
+        All or none, on an adapter with the capability `atomic_put` (embedded); otherwise (Kafka) in the order given, so
+        that of a call that raised Unavailable a first part may be set. Of a key given twice the last one holds. Raises
+        LogFull (nothing was set), Unavailable.
         """
 
     def table(self, topic: str) -> TableReader:
