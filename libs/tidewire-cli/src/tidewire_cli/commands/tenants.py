@@ -29,7 +29,8 @@ Quotas = Annotated[
     typer.Option(
         "--quota",
         metavar="NAME=NUMBER",
-        help="Limit, such as readings_per_second=10000 or devices=500; 0 is the default. May be repeated.",
+        help="Limit, such as readings_per_second=10000 or devices=500; 0 is the default. Rates are for all of the "
+        "platform together. May be repeated.",
         show_default=False,
     ),
 ]
@@ -170,7 +171,7 @@ async def unblock(session: Session, tenant_id: Name) -> None:
 
 @command(app, "usage")
 async def usage(session: Session, tenant_id: OwnName = "") -> None:
-    """Show what a tenant uses of its limits."""
+    """Show what a tenant uses of its limits. Rates hold for all processes of the platform together."""
     used = await (await session.admin()).get_tenant_usage(tenant_id or await session.tenant())
     if not session.out.for_people:
         session.out.data(to_plain(used))
@@ -190,6 +191,18 @@ async def usage(session: Session, tenant_id: OwnName = "") -> None:
             "readings per second",
             "",
             human_count(quotas.readings_per_second) if quotas.readings_per_second else "unlimited",
+        ),
+        (
+            "readings per second of a device",
+            "",
+            human_count(quotas.device_readings_per_second)
+            if quotas.device_readings_per_second
+            else "unlimited",
+        ),
+        (
+            "batches per second",
+            "",
+            human_count(quotas.batches_per_second) if quotas.batches_per_second else "unlimited",
         ),
     ]
     session.out.rows(

@@ -92,11 +92,15 @@ class PublishTelemetry:
 
         It is read and decided on when the producer puts together its next commit, together with all others of that
         commit. Batches of one lane keep their order. Errors as `begin`, `settle` and `read`; those of the producer's
-        bounds are raised here, others by the outcome.
+        bounds are raised here, others by the outcome. Raises QuotaExceeded (QUOTA_TENANT) unread for a tenant that asks
+        for several times its quota.
         """
         outcome: asyncio.Future[Outcome] = self._loop.create_future()
         submission = Submission(tenant, caller, read, self._clock.now_us(), lane, outcome)
         try:
+            known = self._tenants.known(tenant)
+            if known is not None:
+                known.refuse_unseen(size, self._clock.monotonic())
             self._producer.submit(tenant, size, self, submission)
         except TidewireError as error:
             self._observer.failed(tenant, error.reason)

@@ -12,6 +12,8 @@ BURST_SECONDS = 10.0
 LEAST_BURST = 10.0
 """No share of a burst is less than this, or than the burst: a row of a few metrics is admitted whole or never."""
 _LEAST_DELAY_SECONDS = 0.1
+_LOOKS = 2.0
+"""What is looked at of a tenant far over its quota, in rates."""
 _OWED_BURSTS = 2.0
 _OWED_PART = 0.25
 """Most that one refusal counts, as a part of the burst: one large batch does not make its tenant a nuisance."""
@@ -20,7 +22,7 @@ _OWED_PART = 0.25
 class TokenBucket:
     """`rate` tokens a second, at most `burst` at once; full at first. A rate of 0 gives without limit."""
 
-    __slots__ = ("_at", "_burst", "_owed", "_quota", "_rate", "_share", "_tokens", "asked")
+    __slots__ = ("_at", "_burst", "_looks", "_owed", "_quota", "_rate", "_share", "_tokens", "asked")
 
     def __init__(self) -> None:
         self._quota = (0.0, 0.0)
@@ -31,6 +33,8 @@ class TokenBucket:
         self._tokens = 0.0
         self._owed = 0.0
         """What was lately refused, less what has flowed in since: above `_burst` the tenant is far over its quota."""
+        self._looks = 0.0
+        """How much may be looked at while the tenant is far over its quota."""
         self._at = 0.0
         self.asked = 0
         """Tokens that were asked for while there was a limit, given or not. Whoever reads it sets it back."""
@@ -41,7 +45,7 @@ class TokenBucket:
         if quota != self._quota:
             self._quota = quota
             self._divide()
-            self._tokens, self._owed = self._burst, 0.0
+            self._tokens, self._owed, self._looks = self._burst, 0.0, 0.0
 
     @property
     def quota(self) -> float:
@@ -94,17 +98,21 @@ class TokenBucket:
     def refuse_unseen(self, amount: int, now: float) -> float:
         """Whether to refuse a request of about `amount` tokens without looking at it: the seconds to wait, 0 if not.
 
-        That is so while much more is asked for than the rate, over many requests, and less than half of this one would
-        be given. So what is looked at is at most some three times what is admitted, however much comes.
+        That is so while, over many requests, several times the rate is asked for. Then twice the rate is looked at,
+        which is enough to give all of the quota, however much comes.
         """
         if self._owed <= self._burst:
             return 0.0
         self._refill(now)
-        if self._owed <= self._burst or 2 * self._tokens >= min(amount, self._burst):
+        if self._owed <= self._burst:
+            return 0.0
+        short = min(amount, self._burst) - self._looks
+        if short <= 0:
+            self._looks -= amount
             return 0.0
         self.asked += amount
         self._owe(amount)
-        return self.delay(amount)
+        return max(_LEAST_DELAY_SECONDS, short / (_LOOKS * self._rate))
 
     def _refill(self, now: float) -> None:
         came = max(0.0, now - self._at) * self._rate
@@ -112,6 +120,7 @@ class TokenBucket:
         self._tokens = min(self._burst, self._tokens + came)
         if self._owed:
             self._owed = max(0.0, self._owed - came)
+            self._looks = min(self._burst, self._looks + _LOOKS * came)
 
     def _owe(self, refused: int) -> None:
         more = min(float(refused), _OWED_PART * self._burst)

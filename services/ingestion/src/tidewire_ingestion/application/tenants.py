@@ -97,6 +97,8 @@ class TenantState:
         Cheap: the message is not decoded for it. Without it a tenant's refused batches would cost as much as accepted
         ones, and the other tenants would pay for them.
         """
+        if self.view.quotas is not self._quotas:
+            return  # they have changed, which is adopted when the batch is looked at
         limit = "batches_per_second"
         delay = self.batches.refuse_unseen(1, now)
         if not delay:

@@ -57,7 +57,8 @@ class IngestionServiceServicer:
         reason; the good rows of the same batch are kept. Safe to retry with the same `batch_id`.
         A batch whose rows are all refused, by a quota or otherwise, is answered like any other.
         Fails with INVALID_ARGUMENT for a malformed batch (nothing of it is kept), RESOURCE_EXHAUSTED with a retry delay when
-        nothing can be taken in now (`LOG_FULL`, `OVERLOADED`), and UNAVAILABLE when the log or the registry cannot be reached.
+        nothing can be taken in now (`LOG_FULL`, `OVERLOADED`) or the tenant asks for several times its quota (`QUOTA_TENANT`; the
+        batch is then not looked at), and UNAVAILABLE when the log or the registry cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,8 @@ class IngestionServiceStub:
     reason; the good rows of the same batch are kept. Safe to retry with the same `batch_id`.
     A batch whose rows are all refused, by a quota or otherwise, is answered like any other.
     Fails with INVALID_ARGUMENT for a malformed batch (nothing of it is kept), RESOURCE_EXHAUSTED with a retry delay when
-    nothing can be taken in now (`LOG_FULL`, `OVERLOADED`), and UNAVAILABLE when the log or the registry cannot be reached.
+    nothing can be taken in now (`LOG_FULL`, `OVERLOADED`) or the tenant asks for several times its quota (`QUOTA_TENANT`; the
+    batch is then not looked at), and UNAVAILABLE when the log or the registry cannot be reached.
     """
     StreamTelemetry: _grpc.StreamStreamMultiCallable[_telemetry_pb2.TelemetryBatch, _ingestion_pb2.PublishTelemetryResponse]
     """Publishes batches one after the other and answers each in order. A batch that fails as a whole is answered with `status`
@@ -56,7 +57,8 @@ class IngestionServiceAsyncStub(IngestionServiceStub):
     reason; the good rows of the same batch are kept. Safe to retry with the same `batch_id`.
     A batch whose rows are all refused, by a quota or otherwise, is answered like any other.
     Fails with INVALID_ARGUMENT for a malformed batch (nothing of it is kept), RESOURCE_EXHAUSTED with a retry delay when
-    nothing can be taken in now (`LOG_FULL`, `OVERLOADED`), and UNAVAILABLE when the log or the registry cannot be reached.
+    nothing can be taken in now (`LOG_FULL`, `OVERLOADED`) or the tenant asks for several times its quota (`QUOTA_TENANT`; the
+    batch is then not looked at), and UNAVAILABLE when the log or the registry cannot be reached.
     """
     StreamTelemetry: _aio.StreamStreamMultiCallable[_telemetry_pb2.TelemetryBatch, _ingestion_pb2.PublishTelemetryResponse]  # type: ignore[assignment]
     """Publishes batches one after the other and answers each in order. A batch that fails as a whole is answered with `status`
@@ -76,7 +78,8 @@ class IngestionServiceServicer(metaclass=_abc_1.ABCMeta):
         reason; the good rows of the same batch are kept. Safe to retry with the same `batch_id`.
         A batch whose rows are all refused, by a quota or otherwise, is answered like any other.
         Fails with INVALID_ARGUMENT for a malformed batch (nothing of it is kept), RESOURCE_EXHAUSTED with a retry delay when
-        nothing can be taken in now (`LOG_FULL`, `OVERLOADED`), and UNAVAILABLE when the log or the registry cannot be reached.
+        nothing can be taken in now (`LOG_FULL`, `OVERLOADED`) or the tenant asks for several times its quota (`QUOTA_TENANT`; the
+        batch is then not looked at), and UNAVAILABLE when the log or the registry cannot be reached.
         """
 
     @_abc_1.abstractmethod

@@ -139,7 +139,7 @@ Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
 
 @_typing.final
 class TenantQuotas(_message.Message):
-    """Limits of a tenant. 0: the platform's default."""
+    """Limits of a tenant. 0: the platform's default. Rates hold for all processes of ingestion together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
