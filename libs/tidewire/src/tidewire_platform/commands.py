@@ -130,7 +130,9 @@ def demo(
     from tidewire_platform.specs import PlatformOptions
 
     platform = PlatformOptions(data_dir=data_dir.expanduser().absolute(), free_ports=free_ports)
-    run_command(run_demo(DemoOptions(platform, seconds, temporary, keep_times), Console(soft_wrap=True)))
+    run_command(
+        run_demo(DemoOptions(platform, seconds, temporary, keep_times=keep_times), Console(soft_wrap=True))
+    )
 
 
 def doctor(data_dir: DataDirOption = None, output: OutputOption = Format.TABLE) -> None:

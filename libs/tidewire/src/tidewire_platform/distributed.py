@@ -14,6 +14,7 @@ from tidewire_kit.cassandra import CassandraSettings
 from tidewire_kit.datadir import DataDir
 from tidewire_kit.log.kafka import KafkaSettings
 from tidewire_kit.settings import CommonSettings, load
+from tidewire_platform.quiet import quiet
 from tidewire_platform.topology import apply_schema, apply_topics
 from tidewire_registry.bootstrap import bootstrap
 
@@ -34,6 +35,7 @@ async def prepare(data_dir: DataDir, settings: CommonSettings, environ: Mapping[
     Raises InvalidArgument naming a setting, Unavailable when Kafka or Cassandra cannot be reached, FailedPrecondition
     when what is there cannot be brought up to date.
     """
+    quiet()
     named = _named_keys(settings)
     keys = await asyncio.to_thread(bootstrap, data_dir.root, signing_key_file=settings.signing_key_file)
     variables = {

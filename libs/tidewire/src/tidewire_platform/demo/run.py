@@ -9,7 +9,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class DemoOptions:
     """End by itself after so long; None: at Ctrl-C."""
     temporary: bool = False
     """In a directory of its own, on free ports, without contexts; all of it goes at the end."""
+    environ: Mapping[str, str] | None = None
+    """Settings of the platform; None: the process's own."""
     keep_times: bool = False
     """Real readings keep their own times instead of ending now."""
 
@@ -60,7 +62,20 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
         return await _run_in(options, console, stop)
     with tempfile.TemporaryDirectory(prefix="tidewire-demo-") as directory:
         platform = replace(options.platform, data_dir=Path(directory) / "data", free_ports=True)
-        return await _run_in(replace(options, platform=platform), console, stop)
+        async with _names_of_its_own() as environ:
+            return await _run_in(replace(options, platform=platform, environ=environ), console, stop)
+
+
+@contextlib.asynccontextmanager
+async def _names_of_its_own() -> AsyncIterator[Mapping[str, str]]:
+    """The settings of a temporary platform: on shared servers it uses no name that another one has."""
+    if load(CommonSettings, os.environ).backend == "embedded":
+        yield os.environ
+        return
+    from tidewire_platform.temporary import temporary_names  # it imports the drivers
+
+    async with temporary_names(os.environ) as environ:
+        yield environ
 
 
 async def _run_in(options: DemoOptions, console: Console, stop: asyncio.Event) -> int:
@@ -92,7 +107,7 @@ async def _platform(
         return
     began = time.monotonic()
     async with running_platform(
-        _with_usable_ports(options.platform, console), "tidewire demo", stop
+        _with_usable_ports(options.platform, console), "tidewire demo", stop, options.environ
     ) as platform:
         seconds = time.monotonic() - began
         console.print(f"Platform serving after {seconds:.1f} s, registry at {platform.endpoint}")
