@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tidewire_testkit.whole.backend import Backend, DistributedBackend, EmbeddedBackend, use
+from tidewire_testkit.whole.backend import PATIENCE, Backend, DistributedBackend, EmbeddedBackend, use
 from tidewire_testkit.whole.platform import UpProcess
 
 
@@ -28,6 +28,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not any(metafunc.definition.iter_markers("embedded")):
         backends.append(pytest.param("distributed", marks=pytest.mark.servers))
     metafunc.parametrize("backend", backends, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Lets tests take longer on the backend that takes longer."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        limit = item.get_closest_marker("timeout")
+        if callspec and callspec.params.get("backend") == "distributed" and limit is not None:
+            item.add_marker(pytest.mark.timeout(limit.args[0] * PATIENCE), append=False)
 
 
 @pytest.fixture(scope="session")

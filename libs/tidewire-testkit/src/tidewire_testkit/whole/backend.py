@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 SERVICES = ("registry", "ingestion", "storage")
+PATIENCE = 3.0
+"""Of the distributed backend: a keyspace takes half a minute to make on a busy machine, and twice as many processes
+start."""
 
 
 class Backend(Protocol):
@@ -19,6 +22,10 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """`embedded` or `distributed`."""
+
+    @property
+    def patience(self) -> float:
+        """How many times longer than on the embedded backend commands and starts may take."""
 
     @property
     def processes(self) -> Mapping[str, int]:
@@ -35,6 +42,7 @@ class EmbeddedBackend:
     """All in the data directory."""
 
     name = "embedded"
+    patience = 1.0
     processes: Mapping[str, int] = dict.fromkeys(SERVICES, 1)
 
     def environ(self, data_dir: Path) -> dict[str, str]:
@@ -49,6 +57,7 @@ class DistributedBackend:
     """On a Kafka and a Cassandra that others use too; two processes of each service."""
 
     name = "distributed"
+    patience = PATIENCE
     processes: Mapping[str, int] = dict.fromkeys(SERVICES, 2)
 
     def __init__(self, kafka_servers: str, contact_points: str, *, partitions: int = 8) -> None:
@@ -60,7 +69,7 @@ class DistributedBackend:
 
     def environ(self, data_dir: Path) -> dict[str, str]:
         """Names are made of the directory's path, so that the same directory has the same ones."""
-        name = "t" + hashlib.sha256(str(data_dir).encode()).hexdigest()[:12]
+        name = _name_of(data_dir)
         self._used[name] = data_dir
         return {
             "TIDEWIRE_BACKEND": "distributed",
@@ -82,6 +91,34 @@ class DistributedBackend:
         if used:
             _drop_keyspaces(self._cassandra, used)
             _delete_topics(self._kafka, used)
+
+
+class OwnServersBackend:
+    """On servers that a test has started for itself, however they are secured; what is left goes with them."""
+
+    name = "distributed"
+    patience = PATIENCE
+
+    def __init__(self, settings: Mapping[str, str], *, processes: int = 1) -> None:
+        """`settings`: how the servers are reached, by the names of their variables. `processes`: of each service."""
+        self.processes: Mapping[str, int] = dict.fromkeys(SERVICES, processes)
+        self._settings = {"TIDEWIRE_BACKEND": "distributed", "TIDEWIRE_KAFKA_PARTITIONS": "4", **settings}
+
+    def environ(self, data_dir: Path) -> dict[str, str]:
+        """Each data directory has its own names, as on servers that are shared."""
+        name = _name_of(data_dir)
+        return {
+            **self._settings,
+            "TIDEWIRE_KAFKA_TOPIC_PREFIX": f"{name}.",
+            "TIDEWIRE_CASSANDRA_KEYSPACE": name,
+        }
+
+    def release(self, below: Path) -> None:
+        """The servers go."""
+
+
+def _name_of(data_dir: Path) -> str:
+    return "t" + hashlib.sha256(str(data_dir).encode()).hexdigest()[:12]
 
 
 def _drop_keyspaces(contact_points: str, names: set[str]) -> None:

@@ -164,7 +164,7 @@ class UpProcess:
             assert self.status is None, f"tidewire up ended with {self.status}: {self.stderr()[-2000:]}"
             return "Tidewire serves" in self.stdout()
 
-        await until(announced, "the command says that all serve", seconds)
+        await until(announced, "the command says that all serve", seconds * self.backend.patience)
 
     async def stop(self, seconds: float = STOP_SECONDS) -> int:
         """Stops the command as Ctrl-C would and returns its exit status."""
@@ -232,7 +232,11 @@ class UpProcess:
         return [str(TIDEWIRE), *arguments]
 
     async def command(self, *arguments: str, seconds: float = 60) -> "CommandResult":
-        """Runs `tidewire ARGUMENTS` as a user of this platform's contexts would."""
+        """Runs `tidewire ARGUMENTS` as a user of this platform's contexts would.
+
+        `seconds`: the longest that it may take on the embedded backend.
+        """
+        seconds *= self.backend.patience
         process = await asyncio.create_subprocess_exec(
             *self.command_line(*arguments),
             env=self.environ,
