@@ -69,12 +69,17 @@ async def plan(session: CassandraSession, sets: Sequence[SchemaSet]) -> SchemaPl
 
 
 async def apply(
-    session: CassandraSession, sets: Sequence[SchemaSet], *, wait_seconds: float = _LOCK_WAIT_SECONDS
+    session: CassandraSession,
+    sets: Sequence[SchemaSet],
+    *,
+    wait_seconds: float = _LOCK_WAIT_SECONDS,
+    lease_seconds: int = schema_lock.LEASE_SECONDS,
 ) -> SchemaPlan:
     """Does what is to be done and returns it (what this process did; another may have done the rest).
 
     Returns when all steps are applied and the nodes agree on the schema. A process that dies on the way leaves whole
-    statements done; the next one goes on. `wait_seconds`: longest wait for the lock.
+    statements done; the next one goes on. `wait_seconds`: longest wait for the lock;
+    `lease_seconds`: how long it holds after the last sign of life of who has it.
     """
     first = await plan(session, sets)
     if first.empty:
@@ -84,7 +89,7 @@ async def apply(
         _refuse_too_few_nodes(session)
         await session.execute_cql(first.create_keyspace)
     await session.execute_cql(schema_lock.create_table(keyspace))
-    lock = SchemaLock(session, keyspace)
+    lock = SchemaLock(session, keyspace, lease_seconds)
     deadline = time.monotonic() + wait_seconds
     while not await lock.try_acquire():
         if time.monotonic() > deadline:

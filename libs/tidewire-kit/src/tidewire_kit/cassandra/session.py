@@ -211,10 +211,10 @@ class CassandraSession:
         timeout_seconds: float | None = None,
         idempotent: bool = True,
     ) -> None:
-        """Writes rows of ONE partition at once: UNLOGGED, all or nothing, visible together.
+        """Writes rows of ONE partition (of one table or several with the same key) at once: UNLOGGED, all or nothing.
 
-        An empty list does nothing. Keep it below a few hundred KB where the server has its default warning threshold
-        (docs/reference/cassandra.md); Cassandra refuses a batch above `batch_size_fail_threshold`.
+        An empty list does nothing. The server's limit is half a segment of its commit log, 16 MiB by default; its much
+        lower thresholds for batches hold only for those over several partitions, which are not for this method.
         """
         if not statements:
             return
