@@ -6,8 +6,10 @@ from tidewire.storage.v1 import storage_pb2
 from tidewire_kit import service, topics
 from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.grpc import service_handler
+from tidewire_kit.ids import TenantId, partition_of
 from tidewire_kit.owner import OwnerSettings
 from tidewire_kit.service import ServiceContext, ServiceParts
+from tidewire_kit.settings import load
 from tidewire_storage.access import ACCESS
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
@@ -19,8 +21,10 @@ from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.consumer import telemetry_owner
+from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.grpc_api import StorageServicer
 from tidewire_storage.metrics import StorageMetrics
+from tidewire_storage.ports import Store
 from tidewire_storage.settings import Settings
 
 _HOUR_SECONDS = 3600
@@ -30,9 +34,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     """Puts the service together."""
     settings = ctx.settings
     incarnation = ctx.log.incarnation(topics.TELEMETRY)
-    store = EmbeddedStore(
-        ctx.data_dir.storage, file_bytes=settings.file_bytes, min_free_bytes=settings.min_free_bytes
-    )
+    store = _store(ctx, incarnation)
     metrics = StorageMetrics(ctx.metrics, ctx.clock, ctx.directory)
     ingest = IngestReadings(store, ctx.clock, incarnation, _limits(settings), metrics.flushed)
     owner = telemetry_owner(
@@ -89,6 +91,34 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         close=close,
         checks={"consumer": consumer_check},
     )
+
+
+def _store(ctx: ServiceContext[Settings], incarnation: bytes) -> Store:
+    if ctx.common.backend == "embedded":
+        settings = ctx.settings
+        return EmbeddedStore(
+            ctx.data_dir.storage, file_bytes=settings.file_bytes, min_free_bytes=settings.min_free_bytes
+        )
+    # Here, as the driver takes a while to import, and embedded platforms do not need it.
+    from tidewire_kit.cassandra import CassandraSession, CassandraSettings
+    from tidewire_kit.cassandra.schema import open_session
+    from tidewire_kit.cassandra.steps import SchemaSet
+    from tidewire_storage.adapters.cassandra import SCHEMA_DIRECTORY, CassandraStore
+
+    cassandra = load(CassandraSettings, ctx.environ)
+    partitions = ctx.log.partitions(topics.TELEMETRY)
+
+    async def connect() -> CassandraSession:
+        return await open_session(cassandra, [SchemaSet("storage", SCHEMA_DIRECTORY)], metrics=ctx.metrics)
+
+    def place_of(tenant: TenantId, device: bytes) -> TopicPartitionKey:
+        return TopicPartitionKey(incarnation, partition_of(tenant, device, partitions))
+
+    def retention(tenant: TenantId) -> float | None:
+        view = ctx.directory.tenant(tenant)
+        return None if view is None else view.retention.raw_seconds
+
+    return CassandraStore(connect, ctx.clock, topics.TELEMETRY, place_of, retention=retention)
 
 
 def _limits(settings: Settings) -> IngestLimits:

@@ -191,6 +191,16 @@ class Upkeep(Protocol):
         """
 
 
+class Store(BlockWriter, BlockReader, Upkeep, Protocol):
+    """All three roles, as `main` gives them out."""
+
+    async def open(self) -> None:
+        """Before anything else. Raises FailedPrecondition, saying what to do, and Unavailable."""
+
+    async def close(self) -> None:
+        """Lets go of everything. Idempotent."""
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerLine:
     """One tenant and hour."""

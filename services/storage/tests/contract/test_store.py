@@ -7,7 +7,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pytest
@@ -21,29 +20,13 @@ from tidewire_storage.domain.block_format import encode_block, read_block
 from tidewire_storage.domain.blocks import BlockKey, EpochSpan, OpenEpoch, TopicPartitionKey
 from tidewire_storage.domain.rows import SortedTable
 from tidewire_storage.domain.series import states_of
-from tidewire_storage.ports import (
-    BlockReader,
-    BlockWriter,
-    Flush,
-    PartitionFlush,
-    ProgressMoved,
-    StoreFull,
-    Upkeep,
-)
+from tidewire_storage.ports import Flush, PartitionFlush, ProgressMoved, Store, StoreFull
 
 A, B = TenantId(new_uid()), TenantId(new_uid())
 INCARNATION = new_uid()
 HOUR = 3_600_000_000
 T0 = 1_700_000_000_000_000
 EVER = 1 << 62
-
-
-class Store(BlockWriter, BlockReader, Upkeep, Protocol):
-    """All three roles."""
-
-    async def open(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 OpenStore = Callable[[], Awaitable[Store]]
