@@ -30,6 +30,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     metrics = IngestionMetrics(ctx.metrics, ctx.clock, tenant_name)
     limits = ProducerLimits(
         gather_seconds=settings.gather_seconds,
+        calm_gather_seconds=settings.calm_gather_seconds,
         busy_gather_seconds=settings.busy_gather_seconds,
         pending_bytes=settings.pending_bytes,
     )

@@ -25,9 +25,12 @@ class Settings:
     gather_seconds: float = setting(0.002, minimum=0.0, maximum=1.0)
     """Longest time that a batch waits for the commit before its own, in seconds. Longer: fewer and larger records."""
 
-    busy_gather_seconds: float = setting(0.006, minimum=0.0, maximum=1.0)
-    """Time between two commits while the processor is the limit, in seconds; none while it has time to spare. Longer:
-    more requests per second, each answered later. 6 ms: few requests notice, and a commit carries several."""
+    calm_gather_seconds: float = setting(0.0025, minimum=0.0, maximum=1.0)
+    """Most time between two commits while the processor has time to spare, in seconds; none when few requests come.
+    Longer: more requests share a commit, each is answered later."""
+
+    busy_gather_seconds: float = setting(0.012, minimum=0.0, maximum=1.0)
+    """The same while the processor is the limit, and requests queue for it anyway."""
 
     stream_window: int = setting(16, minimum=1, maximum=1024)
     """Batches of one stream that may wait for durability at once; enough to keep the disk busy with one stream."""

@@ -59,9 +59,11 @@ class ProducerLimits:
 
     gather_seconds: float = 0.002
     """Requests wait for the commit before theirs at most this long; then a second commit goes along with it."""
-    busy_gather_seconds: float = 0.006
-    """Time between two commits when the loop's thread is busy all the time; less when it is less busy."""
-    gather_bytes: int = 256 << 10
+    calm_gather_seconds: float = 0.0025
+    """Most time between two commits while the loop's thread has time to spare; none while few requests come."""
+    busy_gather_seconds: float = 0.012
+    """The same when it is busy all the time."""
+    gather_bytes: int = 1 << 20
     """Neither wait applies when this much is there: enough to be worth a commit."""
     commits_in_flight: int = 2
     commit_bytes: int = 4 << 20
@@ -172,9 +174,11 @@ class TelemetryProducer:
         self._pending_bytes = 0
         self._tenant_bytes: dict[TenantId, int] = {}
         self._in_flight = 0
-        self._pace = Pace(self._limits.busy_gather_seconds)
+        self._pace = Pace(self._limits.calm_gather_seconds, self._limits.busy_gather_seconds)
         self._next_commit = 0.0
         """Time of the loop before which no commit starts without a reason."""
+        self._due = 0.0
+        """When `_timer` is to fire."""
         self._scheduled: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -256,7 +260,8 @@ class TelemetryProducer:
             if self._in_flight:
                 delay = max(delay, self._limits.gather_seconds)
         if delay > 0:
-            self._timer = self._loop.call_later(delay, self._commit_now)
+            self._due = self._loop.time() + delay
+            self._timer = self._loop.call_at(self._due, self._commit_now)
         else:
             # Not at once: what else arrived in this round of the loop shall share the commit.
             self._scheduled = self._loop.call_soon(self._commit_now)
@@ -266,13 +271,15 @@ class TelemetryProducer:
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
+        now, late = self._loop.time(), 0.0
         if self._timer is not None:
+            late = max(0.0, now - self._due)
             self._timer.cancel()
             self._timer = None
         if not self._waiting or self._in_flight >= self._limits.commits_in_flight:
             return
-        self._next_commit = self._loop.time() + self._pace.spacing()
         commit = self._take()
+        self._next_commit = now + self._pace.spacing(len(commit.requests), late)
         frames = [frame for prepared in commit.prepared for frame in prepared.frames]
         if not frames:
             self._resolve(commit, None)
