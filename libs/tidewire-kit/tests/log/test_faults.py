@@ -419,7 +419,7 @@ async def test_sockets_of_dead_processes_are_removed(
     os.close(descriptor)
     os.link(directory / "killed", directory.parent / "killed")
     await produce(log)
-    assert not (directory / "killed").exists(), "by whoever sends to it"
+    await until(lambda: not (directory / "killed").exists(), message="by whoever sends to it")
     again = EmbeddedLog(tmp_path, log_settings)
     await again.start()
     assert not (directory.parent / "killed").exists(), "by whoever starts"

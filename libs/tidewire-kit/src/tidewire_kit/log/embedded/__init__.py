@@ -1,6 +1,7 @@
 """The embedded message log: segment files and SQLite in one data directory, shared by the processes of one machine.
 
-appender, recovery, tail, segments, frames, files    the files of a stream topic, written
+appender, recovery, tail, segments, frames, files,
+quick                                                the files of a stream topic, written
 reader                                               ... and read
 committer, capacity, retention, topic                group commit; room; removal
 meta_thread, meta, table                             offsets, groups and compacted topics in SQLite

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tidewire_kit.errors import Unavailable
-from tidewire_kit.log.embedded import files, recovery
+from tidewire_kit.log.embedded import files, quick, recovery
 from tidewire_kit.log.embedded.frames import PreparedFrame
 from tidewire_kit.log.embedded.segments import (
     SegmentHeader,
@@ -144,7 +144,7 @@ class TopicAppender:
             self._reserved = 0
             state = self._adopt(state)
         at = state.position - state.segment_base
-        if os.pread(self._descriptor, 8, at).strip(b"\0"):
+        if quick.read(self._descriptor, 8, at).strip(b"\0"):
             os.ftruncate(self._descriptor, at)
             self._reserved = 0
         return state

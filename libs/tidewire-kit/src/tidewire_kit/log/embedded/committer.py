@@ -121,11 +121,11 @@ class Committer:
     def _commit(self, calls: list[_Call]) -> None:
         offsets: list[int] = []
         failure: Exception | None = None
+        news = False
         try:
             self._admit(sum(size for _, size, _ in calls))
             appended = self._appender.append([frame for frames, _, _ in calls for frame in frames])
-            if self._appender.sync(appended):
-                self._notify()
+            news = self._appender.sync(appended)
             offsets = appended.offsets
         except TidewireError as error:
             failure = error
@@ -135,6 +135,8 @@ class Committer:
             self._loop.call_soon_threadsafe(_resolve, calls, offsets, failure)
         except RuntimeError:
             pass  # the loop is closed: nobody waits any more
+        if news:
+            self._notify()
 
 
 def _resolve(calls: list[_Call], offsets: list[int], failure: Exception | None) -> None:

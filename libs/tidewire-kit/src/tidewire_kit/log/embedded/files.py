@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tidewire_kit.log.embedded import quick
 from tidewire_kit.log.port import Buffer
 
 sync_data = getattr(os, "fdatasync", os.fsync)
@@ -29,11 +30,11 @@ class FileLock:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def __enter__(self) -> "FileLock":
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        quick.lock(self._descriptor)
         return self
 
     def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        quick.unlock(self._descriptor)
 
     def try_acquire(self) -> bool:
         """Takes the lock if nobody holds it."""

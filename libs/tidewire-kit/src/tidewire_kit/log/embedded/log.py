@@ -24,7 +24,7 @@ from tidewire_kit.log.embedded.retention import Retention
 from tidewire_kit.log.embedded.settings import EmbeddedLogSettings
 from tidewire_kit.log.embedded.table import EmbeddedTable
 from tidewire_kit.log.embedded.topic import StreamTopic
-from tidewire_kit.log.embedded.wake import WakeReceiver, WakeSender
+from tidewire_kit.log.embedded.wake import LOOK_SECONDS, WakeReceiver, WakeSender
 from tidewire_kit.log.errors import UnknownTopic
 from tidewire_kit.log.port import (
     LogRecord,
@@ -277,7 +277,8 @@ class EmbeddedLog:
     def _sender(self, topic: str) -> WakeSender:
         sender = self._senders.get(topic)
         if sender is None:
-            sender = self._senders[topic] = WakeSender(self._run_directory / "wake", topic)
+            look_seconds = 0.0 if self._row(topic).compacted else LOOK_SECONDS
+            sender = self._senders[topic] = WakeSender(self._run_directory / "wake", topic, look_seconds)
         return sender
 
     def _open_committer(self, topic: str) -> Committer:

@@ -19,6 +19,8 @@ _SHORT_NAMES = Path("/proc/self/fd").exists()
 
 _SETTLED_SECONDS = 0.05
 """A directory listing is only kept if the directory had not changed for so long: its clock ticks coarsely."""
+LOOK_SECONDS = 0.005
+"""New readers of a stream are looked for this often while commits follow each other closely."""
 
 
 class _Directory:
@@ -41,22 +43,23 @@ class _Directory:
 class WakeSender:
     """The sending end of one topic. Blocking calls of a few µs; one thread at a time."""
 
-    def __init__(self, wake_directory: Path, topic: str) -> None:
+    def __init__(self, wake_directory: Path, topic: str, look_seconds: float = 0.0) -> None:
+        """`look_seconds`: how long the readers that were found hold."""
         self._directory = _Directory(wake_directory / topic)
+        self._look_seconds = look_seconds
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         self._payload = topic.encode()
         self._names: list[str] = []
         self._listed_mtime_ns = -1
+        self._looked_at = float("-inf")
 
     def notify(self) -> None:
         """Tells all readers of the topic to look. Never raises: they look by themselves too."""
-        with contextlib.suppress(OSError):  # such as no descriptor left to list with
-            mtime_ns = os.fstat(self._directory.descriptor).st_mtime_ns
-            if mtime_ns != self._listed_mtime_ns:
-                self._names = os.listdir(self._directory.descriptor)
-                settled = time.time_ns() - mtime_ns > _SETTLED_SECONDS * 1e9
-                self._listed_mtime_ns = mtime_ns if settled else -1
+        now = time.monotonic()
+        if now - self._looked_at >= self._look_seconds:
+            self._looked_at = now
+            self._look()
         for name in self._names:
             try:
                 self._socket.sendto(self._payload, self._directory.socket_path(name))
@@ -66,6 +69,15 @@ class WakeSender:
                 if error.errno in {errno.ECONNREFUSED, errno.ENOENT}:
                     with contextlib.suppress(OSError):
                         os.unlink(name, dir_fd=self._directory.descriptor)
+
+    def _look(self) -> None:
+        """Lists the readers anew if any have come or gone."""
+        with contextlib.suppress(OSError):  # such as no descriptor left to list with
+            mtime_ns = os.fstat(self._directory.descriptor).st_mtime_ns
+            if mtime_ns != self._listed_mtime_ns:
+                self._names = os.listdir(self._directory.descriptor)
+                settled = time.time_ns() - mtime_ns > _SETTLED_SECONDS * 1e9
+                self._listed_mtime_ns = mtime_ns if settled else -1
 
     def close(self) -> None:
         """Closes the socket."""
