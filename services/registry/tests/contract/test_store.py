@@ -280,6 +280,24 @@ async def test_every_write_is_unpublished_until_it_is_marked(store, make) -> Non
     assert await store.unpublished(10) == []
 
 
+async def test_what_was_published_is_published_again_when_the_topic_has_gone_back(store, make) -> None:
+    uid = await make.stored_tenant(store)
+    tenant = await store.tenant(uid)
+    device = make.device(uid, "d")
+    key = credential(device)
+    await store.commit(uid, WriteSet(puts=[device, key, make.device(uid, "other")]))
+    await store.mark_published(await store.unpublished(10))
+    await store.unpublish([(ref_of(device), "d"), (ref_of(key), "d"), (ref_of(tenant), "acme")])
+    assert await unpublished(store) == {(ref_of(change), 1) for change in (tenant, device, key)}
+    await store.mark_published(await store.unpublished(10))
+    assert await store.unpublished(10) == []
+    grave = tombstone(device)
+    await store.commit(uid, WriteSet(tombstones=[grave]))
+    await store.mark_published([grave])
+    await store.unpublish([(ref_of(device), "d"), (ObjectRef(Kind.DEVICE, uid, new_uid()), "nobody")])
+    assert await store.unpublished(10) == [grave]
+
+
 async def test_a_new_topic_gets_everything_tombstones_too(store, make) -> None:
     uid = await make.stored_tenant(store)
     gone = await make.stored_tenant(store, "gone")

@@ -58,17 +58,21 @@ class CassandraStore:
         settings: CassandraSettings,
         metrics: CollectorRegistry | None = None,
         now_us: Callable[[], int] = _wall_clock_us,
+        session: CassandraSession | None = None,
     ) -> None:
+        """`session`: one that is open already, instead of `settings`' own."""
         self._settings = settings
         self._metrics = metrics
         self._now_us = now_us
         self._forgotten_us = 0
         self._sweeper: asyncio.Task[None] | None = None
-        self._session: CassandraSession | None = None
+        self._session = session
 
     async def start(self) -> None:
         """Connects. Unavailable; FailedPrecondition when the settings or the schema are not right."""
-        session = self._session = await open_session(self._settings, [SCHEMA], metrics=self._metrics)
+        if self._session is None:
+            self._session = await open_session(self._settings, [SCHEMA], metrics=self._metrics)
+        session = self._session
         self._journal = await Journal.open(session, HEADS, self._apply)
         self._reads = Reads(session)
         self._notes = Notes(session, self._now_us)
