@@ -143,7 +143,7 @@ def _cluster(settings: CassandraSettings, datacenter: str | None, timestamps: Ti
             sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             timestamp_generator=timestamps,
-            reconnection_policy=ExponentialReconnectionPolicy(0.5, 10.0, max_attempts=None),
+            reconnection_policy=ExponentialReconnectionPolicy(0.5, 5.0, max_attempts=None),
             connect_timeout=settings.connect_timeout_seconds / 2,
             control_connection_timeout=settings.connect_timeout_seconds / 2,
             idle_heartbeat_interval=_HEARTBEAT_SECONDS,

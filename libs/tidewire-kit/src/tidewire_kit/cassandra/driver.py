@@ -14,7 +14,7 @@ from cassandra.policies import RetryPolicy
 from cassandra.query import BatchStatement, BatchType, SimpleStatement
 
 from tidewire_kit.cassandra.bridge import LoopBridge
-from tidewire_kit.cassandra.errors import DEPENDENCY, not_begun, transient, translated
+from tidewire_kit.cassandra.errors import DEPENDENCY, not_begun, too_few_copies, transient, translated
 from tidewire_kit.cassandra.metrics import CassandraMetrics, OperationMetrics
 from tidewire_kit.cassandra.settings import CassandraSettings
 from tidewire_kit.errors import TidewireError, Unavailable
@@ -191,6 +191,7 @@ class Driver:
     async def _until_deadline(
         self, operation: OperationMetrics, statement: Any, deadline: float, paging_state: bytes | None
     ) -> tuple[list[Any], bytes | None]:
+        started = self._loop.time()
         timestamp = self._timestamps.next()
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -208,6 +209,9 @@ class Driver:
                 return await call.answer
             except Exception as error:  # whatever the driver raises is translated
                 again = statement.is_idempotent and transient(error) and not self._closed
+                if too_few_copies(error):
+                    # The nodes know that others are down: refuse soon, so that callers can tell theirs.
+                    deadline = min(deadline, started + self._settings.try_timeout_seconds)
                 if not again or self._loop.time() + pause >= deadline:
                     attempted = bool(call.response.attempted_hosts)
                     raise translated(

@@ -54,6 +54,11 @@ def transient(error: BaseException) -> bool:
     return isinstance(error, _TRANSIENT) or getattr(error, "code", None) == _CAS_WRITE_UNKNOWN
 
 
+def too_few_copies(error: BaseException) -> bool:
+    """Whether a node knows that fewer copies are alive than must answer."""
+    return _shortage(error) is not None
+
+
 def not_begun(error: BaseException, attempted: bool) -> bool:
     """Whether it is certain that nothing was carried out. `attempted`: the request was sent to some node."""
     return not attempted or isinstance(error, _NOT_BEGUN)
@@ -107,11 +112,17 @@ def _causes(error: NoHostAvailable) -> list[BaseException]:
     return [cause for cause in values if isinstance(cause, BaseException)]
 
 
+def _shortage(error: BaseException) -> Any:
+    causes = _causes(error) if isinstance(error, NoHostAvailable) else [error]
+    return next((cause for cause in causes if isinstance(cause, cassandra.Unavailable)), None)
+
+
 def _unavailable(error: BaseException) -> str:
-    if isinstance(error, cassandra.Unavailable):
+    shortage = _shortage(error)
+    if shortage is not None:
         return (
-            f"{error.alive_replicas} of the {error.required_replicas} copies needed are alive; it goes on when the "
-            "nodes are back"
+            f"{shortage.alive_replicas} of the {shortage.required_replicas} copies needed are alive; it goes on when "
+            "the nodes are back"
         )
     if isinstance(error, NoHostAvailable):
         kinds = sorted({_kind(cause) for cause in _causes(error)})

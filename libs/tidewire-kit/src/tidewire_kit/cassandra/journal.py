@@ -188,7 +188,7 @@ class Journal:
             ours = self._finishing.get((unit, head.version))
             if ours is not None:
                 await asyncio.wait([ours])
-                if ours.exception() is None:
+                if not ours.cancelled() and ours.exception() is None:
                     return replace(head, applied=head.version)
             else:
                 await asyncio.sleep(_POLL_SECONDS)  # its process is most likely about to finish it

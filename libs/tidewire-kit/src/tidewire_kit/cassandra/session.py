@@ -193,15 +193,22 @@ class CassandraSession:
         from the iterable one by one, so it may be a generator.
         """
         items = iter(many_params)
+        failed: list[Exception] = []
 
         async def worker() -> None:
             for params in items:
-                await self.execute(prepared, params, consistency=consistency, timeout_seconds=timeout_seconds)
+                try:
+                    await self.execute(
+                        prepared, params, consistency=consistency, timeout_seconds=timeout_seconds
+                    )
+                except Exception as error:  # noqa: BLE001  # raised below, when the others have ended
+                    failed.append(error)
+                if failed:
+                    return
 
-        outcomes = await asyncio.gather(*(worker() for _ in range(concurrency)), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await asyncio.gather(*(worker() for _ in range(concurrency)))
+        if failed:
+            raise failed[0]
 
     async def batch(
         self,
@@ -233,13 +240,13 @@ class CassandraSession:
     ) -> Applied:
         """Executes one conditional write (`IF ...`) once and says whether it took effect.
 
-        Raises Unavailable: with reason OUTCOME_UNKNOWN when it may have taken effect or may yet (read at LOCAL_SERIAL
-        to know; such a read also settles it), else nothing was done. Never repeated by the session.
+        Raises Unavailable: with reason OUTCOME_UNKNOWN when it may have taken effect, or may yet; else nothing was
+        done. Never repeated by the session; waits for twice `try_timeout_seconds` unless told.
         """
         rows, _ = await self._driver.request(
             self._metrics.conditional,
             self._bound(prepared, params, None, PAGE_ROWS, False),
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=timeout_seconds or self._conditional_seconds(),
         )
         first = rows[0]
         if first[0]:
@@ -257,7 +264,7 @@ class CassandraSession:
                 consistency=None,
                 idempotent=False,
             ),
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=timeout_seconds or self._conditional_seconds(),
         )
         return Applied(True, None) if rows[0][0] else Applied(False, rows[0])
 
@@ -277,6 +284,11 @@ class CassandraSession:
 
     async def _prepare(self, cql: str) -> Prepared:
         return Prepared(cql, await self._driver.prepare(cql))
+
+    def _conditional_seconds(self) -> float:
+        """A node itself gives up after 4 s or less; who waits longer only waits for one that is dead."""
+        settings = self._settings
+        return min(settings.request_timeout_seconds, 2 * settings.try_timeout_seconds)
 
     def _operation(self, prepared: Prepared) -> OperationMetrics:
         return self._metrics.write if prepared.mutates else self._metrics.read
