@@ -3,12 +3,12 @@
 The password goes from its file into the dictionary and nowhere else.
 """
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument
+from tidewire_kit.log.kafka.client_log import client_log
 from tidewire_kit.log.kafka.settings import KafkaSettings
 
 Config = dict[str, Any]
@@ -18,7 +18,6 @@ BROKER_RECORD_BYTES = 1_048_588
 _CLIENT_RECORD_BYTES = 1_048_576
 _HEARTBEATS_PER_SESSION = 20
 """A member learns of a rebalance with its next heartbeat, so frequent ones make handing over quick."""
-_log = logging.getLogger("tidewire_kit.log.kafka.client")
 
 
 def base(settings: KafkaSettings, name: str) -> Config:
@@ -40,7 +39,7 @@ def base(settings: KafkaSettings, name: str) -> Config:
         "retry.backoff.ms": 50,
         "log.connection.close": False,
         "log_level": 4,
-        "logger": _log,
+        "logger": client_log,
     }
     if settings.security_protocol in ("SSL", "SASL_SSL"):
         _add_tls(config, settings)
