@@ -25,12 +25,19 @@ async def _cleaned_up(message_log_factory: MakeLog) -> None:
     """So that the topics made here are removed too."""
 
 
-def create(settings: KafkaSettings, name: str, partitions: int, **configs: str) -> None:
+async def create(settings: KafkaSettings, name: str, partitions: int, **configs: str) -> None:
     """As a cluster's administrator might have done it."""
     admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
     topic = NewTopic(settings.topic_prefix + name, partitions, 1, config=configs)
     for done in admin.create_topics([topic]).values():
         done.result()
+    asking = Admin(settings)
+
+    async def known() -> bool:
+        found = (await asking.describe([topic.topic]))[topic.topic]
+        return found is not None and found.ready and configs.items() <= found.configs.items()
+
+    await until(known)
 
 
 async def test_a_plan_changes_nothing_and_apply_does_what_it_says(kafka_settings: KafkaSettings) -> None:
@@ -59,7 +66,11 @@ async def test_another_retention_is_changed_in_place(kafka_settings: KafkaSettin
     assert step.action is Action.ALTER
     assert step.details == ("retention.ms: 86400000 → 172800000",)
     await topics.apply(kafka_settings, [longer])
-    assert not (await topics.plan(kafka_settings, [longer])).changes
+
+    async def settled() -> bool:
+        return not (await topics.plan(kafka_settings, [longer])).changes
+
+    await until(settled)
 
 
 async def test_more_copies_than_brokers_name_the_setting(kafka_settings: KafkaSettings) -> None:
@@ -88,7 +99,9 @@ async def test_more_copies_than_brokers_name_the_setting(kafka_settings: KafkaSe
 async def test_a_mismatch_is_refused_with_the_remedy(
     kafka_settings: KafkaSettings, spec: TopicSpec, partitions: int, configs: dict[str, str], remedy: str
 ) -> None:
-    create(kafka_settings, spec.name, partitions, **{"message.timestamp.type": "LogAppendTime"} | configs)
+    await create(
+        kafka_settings, spec.name, partitions, **{"message.timestamp.type": "LogAppendTime"} | configs
+    )
     (step,) = (await topics.plan(kafka_settings, [spec])).refusals
     assert any(remedy in detail for detail in step.details), step.details
     with pytest.raises(FailedPrecondition) as refused:
@@ -100,7 +113,7 @@ async def test_a_mismatch_is_refused_with_the_remedy(
 
 
 async def test_too_few_in_sync_replicas_and_copies_are_refused(kafka_settings: KafkaSettings) -> None:
-    create(
+    await create(
         kafka_settings,
         STREAM.name,
         3,

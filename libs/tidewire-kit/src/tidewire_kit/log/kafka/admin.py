@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -28,25 +27,15 @@ from confluent_kafka.admin import (
 
 from tidewire_kit.errors import TidewireError
 from tidewire_kit.log.kafka import config
-from tidewire_kit.log.kafka.errors import cannot_connect, incurable, kafka_error, mapped
+from tidewire_kit.log.kafka.errors import MOVING_CODES, cannot_connect, incurable, kafka_error, mapped
+from tidewire_kit.log.kafka.group_offsets import GroupOffsets
 from tidewire_kit.log.kafka.settings import KafkaSettings
 
 _LOOK_SECONDS = 0.2
 _MOST_ERRORS = 50
 _AGAIN_SECONDS = 0.1
-_MOVING_CODES = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.OFFSET_NOT_AVAILABLE,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    }
-)
+_ATTEMPT_SECONDS = 3.0
+_AGAIN_CODES = MOVING_CODES | {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +69,7 @@ class Admin:
         """Raises what `config.base` raises."""
         self._settings = settings
         self._errors: list[KafkaError] = []
+        self._groups = GroupOffsets(settings)
         self._client = AdminClient(config.base(settings, "admin") | {"error_cb": self._on_error})
 
     async def connect(self) -> None:
@@ -168,18 +158,10 @@ class Admin:
 
     async def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Partition → committed offset; those never committed are absent."""
-        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        numbers = list(partitions)
 
         async def ask() -> dict[int, int]:
-            asked = self._client.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, wanted)],
-                request_timeout=self._settings.request_timeout_seconds,
-            )
-            answer = await asyncio.wrap_future(asked[group])
-            for found in answer.topic_partitions:
-                if found.error is not None:
-                    raise KafkaException(found.error)
-            return {found.partition: found.offset for found in answer.topic_partitions if found.offset >= 0}
+            return await self._groups.committed(group, topic, numbers)
 
         return await self._asked(ask, topic, f"cannot ask for the committed offsets of group {group}")
 
@@ -187,7 +169,7 @@ class Admin:
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
 
         async def ask() -> dict[int, int]:
-            asked = self._client.list_offsets(wanted, request_timeout=self._settings.request_timeout_seconds)
+            asked = self._client.list_offsets(wanted, request_timeout=_ATTEMPT_SECONDS)
             answers = await asyncio.gather(*map(asyncio.wrap_future, asked.values()))
             return {where.partition: found.offset for where, found in zip(asked, answers, strict=True)}
 
@@ -219,7 +201,7 @@ class Admin:
                 return await ask()
             except KafkaException as error:
                 found = kafka_error(error)
-                if found is None or found.code() not in _MOVING_CODES or time.monotonic() > deadline:
+                if found is None or found.code() not in _AGAIN_CODES or time.monotonic() > deadline:
                     raise mapped(error, doing) from error
             await asyncio.sleep(_AGAIN_SECONDS)
             with contextlib.suppress(KafkaException):

@@ -4,6 +4,7 @@
 `fetch` or `close`; it hands a `Rebalance` to the event loop and serves further calls (commits) until it is answered.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,12 +14,14 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as Place
 
 from tidewire_kit.log.kafka.config import Config
-from tidewire_kit.log.kafka.errors import kafka_error, mapped
+from tidewire_kit.log.kafka.errors import MOVING_CODES, kafka_error, mapped
 from tidewire_kit.log.kafka.messages import to_record
 from tidewire_kit.log.kafka.worker import Worker
 from tidewire_kit.log.port import LogRecord, TopicPartition
 
 _MOST_RECORDS = 500
+_NEW_TOPIC_SECONDS = 10.0
+"""So long may a broker not know of a topic that was just made."""
 _RESET_CODES = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _PASSING_CODES = frozenset(
     {
@@ -85,6 +88,7 @@ class Client:
         self._prefix = prefix
         self._on_rebalance = on_rebalance
         self._member: str | None = None
+        self._patient_until = time.monotonic() + _NEW_TOPIC_SECONDS
         self._consumer = Consumer(settings)
         self._consumer.subscribe(
             [prefix + topic for topic in topics],
@@ -135,6 +139,8 @@ class Client:
         code = error.code()
         if code in _RESET_CODES and message.topic() is not None:
             fetched.out_of_range.append((message.topic()[len(self._prefix) :], message.partition()))
+        elif code in MOVING_CODES and time.monotonic() < self._patient_until:
+            return
         elif code not in _PASSING_CODES:
             fetched.error = mapped(error, f"cannot read {message.topic() or 'the subscribed topics'}")
 

@@ -30,6 +30,23 @@ STALE_CODES = frozenset(
 )
 """Answers to a commit that crossed a rebalance: worth another try, which fails if the partition is lost."""
 
+MOVING_CODES = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
+"""Answers while topics are made and leaders and coordinators move: to be asked again for a while."""
+
 _FORBIDDEN_CODES = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.log.kafka import config
-from tidewire_kit.log.kafka.errors import DEPENDENCY, mapped
+from tidewire_kit.log.kafka.errors import DEPENDENCY, MOVING_CODES, mapped
 from tidewire_kit.log.kafka.messages import to_record
 from tidewire_kit.log.kafka.settings import KafkaSettings
 from tidewire_kit.log.kafka.worker import Worker
@@ -53,6 +53,8 @@ class PlainReader:
                     if error is not None:
                         if error.code() == KafkaError._PARTITION_EOF:
                             return records
+                        if error.code() in MOVING_CODES:
+                            continue
                         raise mapped(error, doing)
                     record = to_record(topic, message)
                     size += len(record.value)

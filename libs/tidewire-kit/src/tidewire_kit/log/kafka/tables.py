@@ -16,7 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from tidewire_kit.errors import TidewireError, Unavailable
 from tidewire_kit.log.kafka import config
-from tidewire_kit.log.kafka.errors import DEPENDENCY, mapped
+from tidewire_kit.log.kafka.errors import DEPENDENCY, MOVING_CODES, kafka_error, mapped
 from tidewire_kit.log.kafka.settings import KafkaSettings
 from tidewire_kit.log.kafka.worker import Worker
 from tidewire_kit.log.port import TableItem
@@ -24,7 +24,12 @@ from tidewire_kit.log.port import TableItem
 _BATCH = 4096
 _WAIT_SECONDS = 0.25
 _RETRY_SECONDS = 0.5
-_PASSING_CODES = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
+_PASSING_CODES = MOVING_CODES | {
+    KafkaError._PARTITION_EOF,
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+}
 _log = logging.getLogger(__name__)
 
 _Items = dict[bytes, bytes | None]
@@ -105,13 +110,10 @@ class _Source:
     def replay(self) -> _Items:
         """The latest value of every live key, as of now or a little later."""
         patience = 2 * self._settings.request_timeout_seconds
-        place = TopicPartition(self._name, 0, OFFSET_BEGINNING)
         try:
             self._consumer = Consumer(config.reader(self._settings, "tables"))
-            _, end = self._consumer.get_watermark_offsets(
-                place, timeout=self._settings.request_timeout_seconds
-            )
-            self._consumer.assign([place])
+            end = self._end()
+            self._consumer.assign([TopicPartition(self._name, 0, OFFSET_BEGINNING)])
         except KafkaException as error:
             raise mapped(error, f"cannot read topic {self._name}") from error
         state: _Items = {}
@@ -153,6 +155,26 @@ class _Source:
         if self._consumer is not None:
             self._consumer.close()
 
+    def _end(self) -> int:
+        """The offset after the last record; asks again while the topic is new or its leader moves."""
+        seconds = self._settings.request_timeout_seconds
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                _, end = self._consumer.get_watermark_offsets(TopicPartition(self._name, 0), timeout=seconds)
+            except KafkaException as error:
+                found = kafka_error(error)
+                if (
+                    found is None
+                    or found.code() not in MOVING_CODES
+                    or time.monotonic() > deadline
+                    or self._closed
+                ):
+                    raise
+                self._consumer.poll(_RETRY_SECONDS / 5)
+            else:
+                return int(end)
+
     def _messages(self) -> list[Any]:
         first = self._consumer.poll(_WAIT_SECONDS)
         if first is None:
@@ -160,7 +182,7 @@ class _Source:
         messages = [first, *self._consumer.consume(_BATCH - 1, 0)]
         for message in messages:
             error = message.error()
-            if error is not None and error.code() not in _PASSING_CODES | {KafkaError._PARTITION_EOF}:
+            if error is not None and error.code() not in _PASSING_CODES:
                 raise mapped(error, f"cannot read topic {self._name}")
         return messages
 
