@@ -66,8 +66,9 @@ def check_settings(common: CommonSettings, environ: Mapping[str, str]) -> None:
     )
 
 
-def check_given(variable: str, path: Path | None, what: str) -> None:
-    """Raises InvalidArgument when a file that the distributed backend needs is not named or cannot be read."""
+def check_given(variable: str, path: Path | None, what: str) -> Path:
+    """Returns the file; raises InvalidArgument when one that the distributed backend needs is not named or cannot be
+    read."""
     if path is None:
         raise InvalidArgument(
             variable,
@@ -80,3 +81,4 @@ def check_given(variable: str, path: Path | None, what: str) -> None:
         raise InvalidArgument(
             variable, f"{path} cannot be read ({error.strerror}); name the file that holds {what}"
         ) from None
+    return path

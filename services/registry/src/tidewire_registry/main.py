@@ -1,12 +1,13 @@
 """The registry's parts, and how they are put together: the only module that names adapters."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidewire.events.v1.registry_change_pb2 import RegistryChange
 from tidewire.registry.v1 import registry_pb2
 from tidewire_kit import service
-from tidewire_kit.errors import InvalidArgument
+from tidewire_kit.backend import check_given
 from tidewire_kit.grpc import service_handler
 from tidewire_kit.ids import new_uid
 from tidewire_kit.service import ServiceContext, ServiceParts
@@ -35,14 +36,7 @@ if TYPE_CHECKING:
 
 def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     """The registry of one process. Raises FailedPrecondition or InvalidArgument when it has no signing key."""
-    key_file = ctx.common.signing_key_file
-    if key_file is None and ctx.common.backend != "embedded":
-        raise InvalidArgument(
-            "TIDEWIRE_SIGNING_KEY_FILE",
-            f"is not set; the {ctx.common.backend} backend needs the platform's key",
-        )
-    keys = bootstrap(ctx.data_dir.root, signing_key_file=key_file, clock=ctx.clock)
-    signer = read_signer(keys.signing_key_file, ctx.clock)
+    signer = read_signer(_signing_key_file(ctx), ctx.clock)
 
     metrics = RegistryMetrics(ctx.metrics)
     store = _store(ctx)
@@ -85,6 +79,14 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     descriptor = registry_pb2.DESCRIPTOR.services_by_name["RegistryService"]
     handler = service_handler(descriptor, servicer, ACCESS, ctx.guard)
     return ServiceParts([handler], start=start, close=close, checks={"publishing": check_publishing})
+
+
+def _signing_key_file(ctx: ServiceContext[Settings]) -> Path:
+    """On one machine the key and the first tokens are made where they are missing; several machines must share one."""
+    key_file = ctx.common.signing_key_file
+    if ctx.common.backend == "distributed":
+        return check_given("TIDEWIRE_SIGNING_KEY_FILE", key_file, "the platform's signing key")
+    return bootstrap(ctx.data_dir.root, signing_key_file=key_file, clock=ctx.clock).signing_key_file
 
 
 def _store(ctx: ServiceContext[Settings]) -> "EmbeddedStore | CassandraStore":
