@@ -1,7 +1,8 @@
 """The message log on a Kafka cluster, with confluent-kafka. The decisions are in ADR 9.
 
-settings, config, errors, probe      what may be set; what the client library is told; what its errors mean
-admin, topics                        the cluster asked; topics planned, created, checked
+settings, config, client_log         what may be set; what the client library is told; what it says
+errors, probe                        what its errors mean
+admin, group_offsets, topics         the cluster asked; topics planned, created, checked
 producer                             records and tables written, acknowledgements gathered
 consumer, positions, client, worker  members of groups: the caller's half, bookkeeping, the blocking half, its thread
 tables, plain_reader, messages       compacted topics; reading without a group; what is read as records

@@ -81,6 +81,10 @@ class Admin:
         """Hands on what the library logs."""
         self._client.poll(0)
 
+    async def close(self) -> None:
+        """Gives up what was opened to ask for groups."""
+        await self._groups.close()
+
     async def cluster(self) -> ClusterFacts:
         """Asks the cluster for itself."""
         found = await self._answer(

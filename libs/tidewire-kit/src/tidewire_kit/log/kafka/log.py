@@ -274,3 +274,4 @@ class KafkaLog:
         await asyncio.gather(*(table.close() for table in tuple(self._tables)))
         if self._reader is not None:
             await self._reader.close()
+        await self._admin.close()
