@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tidewire_kit.topics import REGISTRY
 from tidewire_registry.adapters.cassandra import CassandraStore
 from tidewire_registry.adapters.cassandra.schema import SCHEMA
 from tidewire_registry.adapters.embedded import EmbeddedStore
+from tidewire_registry.bootstrap import bootstrap
 from tidewire_registry.domain.devices import Device, DeviceDraft, created
 from tidewire_registry.domain.tenants import Quotas, Retention, Tenant, TenantState
 from tidewire_registry.main import build
@@ -207,29 +208,46 @@ class Platform:
 Starter = Callable[..., contextlib.AbstractAsyncContextManager[Platform]]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Starter:
-    """Starts a registry; again on the same data when called again. `wrap` may put something in front of its log."""
+@pytest.fixture(params=["embedded", CASSANDRA])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Starter:
+    """Starts a registry; again on the same data when called again. `wrap` may put something in front of its log; with
+    `beside` it is one more process of a platform that runs (on Cassandra)."""
+    cassandra: CassandraSettings | None = None
+    if request.param != "embedded":
+        cassandra = request.getfixturevalue("cassandra")
 
     @contextlib.asynccontextmanager
     async def run(
-        wrap: Callable[[MessageLog], MessageLog] | None = None, sweep_seconds: float = 0.2
+        wrap: Callable[[MessageLog], MessageLog] | None = None,
+        sweep_seconds: float = 0.2,
+        beside: Platform | None = None,
     ) -> AsyncIterator[Platform]:
         root = tmp_path / "data"
         open_data_dir(root)
-        log = EmbeddedLog(root)
-        await log.start()
+        log = EmbeddedLog(root) if beside is None else beside.log
+        if beside is None:
+            await log.start()
         settings = Settings(port=0, metrics_port=0, sweep_seconds=sweep_seconds)
-        common = CommonSettings(data_dir=root)
+        common, environ = CommonSettings(data_dir=root), dict[str, str]()
+        if cassandra is not None:
+            key_file = bootstrap(root).signing_key_file
+            common = replace(common, backend="distributed", signing_key_file=key_file)
+            environ = {
+                "TIDEWIRE_CASSANDRA_CONTACT_POINTS": cassandra.contact_points,
+                "TIDEWIRE_CASSANDRA_KEYSPACE": cassandra.keyspace,
+            }
         try:
             seen: MessageLog = wrap(log) if wrap else log
-            async with running_service("registry", settings, common, build, log=seen) as service:
+            async with running_service(
+                "registry", settings, common, build, log=seen, environ=environ
+            ) as service:
                 platform = Platform(root, service, log)
                 yield platform
                 for client in platform.clients:
                     await client.close()
         finally:
-            await log.close()
+            if beside is None:
+                await log.close()
 
     return run
 

@@ -19,6 +19,7 @@ from tidewire_registry.application import upkeep
 from tidewire_testkit.polling import until
 
 ACME = "tenants/acme"
+EMBEDDED = pytest.mark.parametrize("start", ["embedded"], indirect=True)
 
 
 class FailingLog:
@@ -170,6 +171,7 @@ async def test_a_new_log_gets_everything(start, tmp_path) -> None:
         assert len(after) == 54  # 2 tenants, 50 devices (2 of all these are tombstones), key, heartbeat
 
 
+@EMBEDDED
 async def test_a_second_registry_on_the_same_directory_is_refused(start) -> None:
     async with start():
         with pytest.raises(FailedPrecondition) as caught:
@@ -179,6 +181,7 @@ async def test_a_second_registry_on_the_same_directory_is_refused(start) -> None
         assert "stop it first" in caught.value.message
 
 
+@EMBEDDED
 async def test_a_database_of_a_newer_format_is_refused_by_name(start, tmp_path) -> None:
     async with start():
         pass
@@ -191,6 +194,7 @@ async def test_a_database_of_a_newer_format_is_refused_by_name(start, tmp_path) 
     assert caught.value.reason == "FORMAT_NEWER"
 
 
+@EMBEDDED
 async def test_a_damaged_database_is_refused_by_name(start, tmp_path) -> None:
     async with start():
         pass
