@@ -29,21 +29,27 @@ from tidewire_kit.cassandra.steps import SchemaSet
 _DROP_SECONDS = 60.0
 
 
-def new_settings(contact_points: str) -> CassandraSettings:
-    """Settings with the name of a keyspace that nobody has, one copy of each row."""
+def new_settings(contact_points: str, replication_factor: int = 1) -> CassandraSettings:
+    """Settings with the name of a keyspace that nobody has."""
     name = f"tidewire_test_{os.getpid()}_{secrets.token_hex(4)}"
-    return CassandraSettings(contact_points=contact_points, keyspace=name, replication_factor=1)
+    return CassandraSettings(
+        contact_points=contact_points, keyspace=name, replication_factor=replication_factor
+    )
 
 
 @contextmanager
 def fresh_keyspace(
-    contact_points: str, sets: Sequence[SchemaSet] = (), *, cql: Sequence[str] = ()
+    contact_points: str,
+    sets: Sequence[SchemaSet] = (),
+    *,
+    cql: Sequence[str] = (),
+    replication_factor: int = 1,
 ) -> Iterator[CassandraSettings]:
     """A new keyspace with the steps of `sets` applied, then the statements `cql`; dropped at the end.
 
     Not for use within a running event loop; there is `keyspace`.
     """
-    settings = new_settings(contact_points)
+    settings = new_settings(contact_points, replication_factor)
     asyncio.run(_with_admin(settings, lambda session: _create(session, sets, cql)))
     try:
         yield settings
@@ -135,7 +141,7 @@ async def _create(session: CassandraSession, sets: Sequence[SchemaSet], cql: Seq
     else:
         await session.execute_cql(
             f"CREATE KEYSPACE {session.settings.keyspace} WITH replication = "
-            f"{{'class': 'NetworkTopologyStrategy', '{session.datacenter}': 1}}"
+            f"{{'class': 'NetworkTopologyStrategy', '{session.datacenter}': {session.settings.replication_factor}}}"
         )
     for statement in cql:
         await session.execute_cql(statement, keyspace=session.settings.keyspace)

@@ -21,6 +21,18 @@ from tidewire_kit.errors import Unavailable
 from tidewire_testkit.faults.injection import Crash, Schedule
 from tidewire_testkit.faults.losing_session import LosingReplies
 
+HEADS = """
+CREATE TABLE heads (unit blob PRIMARY KEY, version bigint, recent blob, state blob, body blob, chunks int,
+                    applied bigint)
+"""
+CHUNKS = """
+CREATE TABLE heads_chunks (unit blob, version bigint, entry blob, chunk int, body blob,
+                           PRIMARY KEY (unit, version, entry, chunk))
+"""
+ROWS_TABLE = "CREATE TABLE rows (part blob, id int, value blob, PRIMARY KEY (part, id))"
+TABLES = (HEADS, CHUNKS, ROWS_TABLE)
+"""What it needs in a keyspace."""
+
 ROWS = 6
 HISTORY = 1_000
 """Ids of history rows begin here; ids of the values that are changed are below."""

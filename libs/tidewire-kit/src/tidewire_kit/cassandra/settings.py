@@ -61,9 +61,9 @@ class CassandraSettings:
     connect_timeout_seconds: float = setting(10.0, minimum=1, maximum=300)
     """Longest time that the first connection may take before the process gives up. Default 10 s."""
 
-    request_timeout_seconds: float = setting(10.0, minimum=0.1, maximum=300)
-    """Longest time of a request with all its tries. Default 10 s: for that long after a node died others may still wait
-    for it."""
+    request_timeout_seconds: float = setting(15.0, minimum=0.1, maximum=300)
+    """Longest time of a request with all its tries. Default 15 s: for 10 s after a node died others may still wait for
+    it."""
 
     try_timeout_seconds: float = setting(2.0, minimum=0.05, maximum=60)
     """Time after which a request that may be repeated is also sent to another node. Default 2 s: above what a busy node
