@@ -123,8 +123,8 @@ def test_a_wrong_datacenter_names_those_there_are() -> None:
 
 
 def test_the_oldest_node_decides() -> None:
-    assert check_version(["5.0.3", "4.1.7", None]) == "4.1.7"
-    with pytest.raises(FailedPrecondition, match=r"runs Cassandra 4\.0\.11"):
-        check_version(["5.0.3", "4.0.11"])
+    assert check_version(["5.0.3", "5.0.2", None]) == "5.0.2"
+    with pytest.raises(FailedPrecondition, match=r"runs Cassandra 4\.1\.11"):
+        check_version(["5.0.3", "4.1.11"])
     with pytest.raises(FailedPrecondition, match=r"3\.11"):
         check_version(["3.11.19"])

@@ -16,8 +16,8 @@ from tidewire_kit.cassandra.errors import DEPENDENCY, configuration_error, trans
 from tidewire_kit.cassandra.settings import CassandraSettings, variable
 from tidewire_kit.errors import FailedPrecondition, TidewireError, Unavailable
 
-OLDEST_VERSION = (4, 1)
-_OLDEST = "4.1"
+OLDEST_VERSION = (5, 0)
+_OLDEST = "5.0"
 _TLS_WORDS = re.compile(r"\[SSL: (?P<name>\w+)\] (?P<why>[^(]*)")
 _NO_KEYSPACE = re.compile(r"keyspace '?\"?\w+'?\"? does(?: not|n't) exist", re.IGNORECASE)
 
@@ -62,15 +62,15 @@ def start_error(
 def check_version(versions: Iterable[str | None]) -> str:
     """Returns the lowest version of the nodes. Raises FailedPrecondition when it is below the oldest supported one.
 
-    4.1 is the oldest that its makers still mend, and the oldest whose conditional writes, on which names and commits
-    rest, hold while nodes join and leave (Paxos v2).
+    5.0 is the oldest with the indexes that lists of devices use (SAI). Conditional writes, on which names and commits
+    rest, hold while nodes join and leave from 4.1 on (Paxos v2).
     """
     known = sorted((_version(text), text) for text in versions if text)
     if not known:
         return ""
     if known[0][0] < OLDEST_VERSION:
         raise FailedPrecondition(
-            f"a node runs Cassandra {known[0][1]}; conditional writes are only safe from {_OLDEST} on: upgrade it, or "
+            f"a node runs Cassandra {known[0][1]}; the tables need {_OLDEST} or newer: upgrade it, or "
             f"point {variable('contact_points')} at a newer cluster",
             reason="STORE_TOO_OLD",
         )
