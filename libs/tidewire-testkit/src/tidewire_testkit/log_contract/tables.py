@@ -93,16 +93,31 @@ class TableCases(Capable):
         topic = fresh_topic()
         for log in (writer, reader):
             await log.ensure_topics([TopicSpec(topic, compacted=True)])
-        keys = [b"%d" % n for n in range(20_000)]
-        putting = asyncio.create_task(writer.put(topic, [(key, bytes(1000)) for key in keys]))
-        seen: set[int] = set()
-        while not putting.done() or not seen:
-            table = Followed(reader.table(topic))
-            await table.caught_up()
-            seen.add(sum(map(len, table.batches[: table.batches.index([]) + 1])))
+
+        async def put_for_ever() -> None:
+            version = 0
+            while True:
+                version += 1
+                await writer.put(topic, [(b"%d" % n, b"%d" % version * 500) for n in range(5000)])
+
+        async def versions_at_the_mark() -> int:
+            state: dict[bytes, bytes | None] = {}
+            table = reader.table(topic)
+            async for batch in table:
+                state.update(batch)
+                if not batch:
+                    break
             await table.close()
-        await putting
-        assert seen <= {0, len(keys)}, seen
+            return len(set(state.values()))
+
+        putting = asyncio.create_task(put_for_ever())
+        try:
+            for _ in range(3):
+                found = await asyncio.gather(*(versions_at_the_mark() for _ in range(4)))
+                assert max(found) <= 1, found
+        finally:
+            putting.cancel()
+            await asyncio.gather(putting, return_exceptions=True)
 
     async def test_tables_and_streams_are_not_mixed_up(self, message_log_factory: MessageLogFactory) -> None:
         log = await message_log_factory()
