@@ -220,20 +220,23 @@ async def test_calls_are_counted_by_code(
     await failure(unary(b"invalid", metadata=metadata))
     await failure(unary(b"x"))
     method = guard.metrics.method(DESCRIPTOR.full_name, "PublishTelemetry")
-    assert method.ok._value.get() == 1
-    assert {code: child._value.get() for code, child in _codes(guard).items()} == {
-        "OK": 1,
-        "INVALID_ARGUMENT": 1,
-        "UNAUTHENTICATED": 1,
+    await until(lambda: sum(method.buckets) == 3)  # a refused call's duration is noted after its answer
+    requests, seconds = guard.metrics.collect()
+    own = {"grpc_service": DESCRIPTOR.full_name, "grpc_method": "PublishTelemetry"}
+    assert {
+        sample.labels["grpc_code"]: sample.value
+        for sample in requests.samples
+        if sample.labels["grpc_method"] == "PublishTelemetry"
+    } == {"OK": 1, "INVALID_ARGUMENT": 1, "UNAUTHENTICATED": 1}
+    durations = {
+        (sample.name.removeprefix(seconds.name), sample.labels.get("le")): sample.value
+        for sample in seconds.samples
+        if sample.labels.items() >= own.items()
     }
-
-
-def _codes(guard: Guard) -> dict[str, object]:
-    return {
-        labels[2]: child
-        for labels, child in guard.metrics._requests._metrics.items()
-        if labels[1] == "PublishTelemetry"
-    }
+    assert durations["_count", None] == durations["_bucket", "+Inf"] == durations["_bucket", "10.0"] == 3
+    assert durations["_sum", None] > 0
+    buckets = [count for (name, _), count in durations.items() if name == "_bucket"]
+    assert buckets == sorted(buckets)
 
 
 class _Registry:

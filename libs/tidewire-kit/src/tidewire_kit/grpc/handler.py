@@ -106,6 +106,7 @@ def _method_handler(
     )
 
 
+_OK = grpc.StatusCode.OK.name
 _PERHAPS_NEWS = frozenset({"TENANT_UNKNOWN", "TOKEN_UNKNOWN_KEY"})
 _NEWS_PAUSES = (0.01, 0.04, 0.1, 0.25)
 
@@ -122,20 +123,21 @@ class _Door:
         self.verifier = guard.verifier
         self.metrics: MethodMetrics = guard.metrics.method(method.containing_service.full_name, method.name)
 
-    async def admit(self, context: Context) -> Caller:
+    async def enter_late(self, context: Context, error: Unauthenticated) -> Caller:
         """`enter`, once more and again for a moment when the token speaks of something that is not known here.
 
         What the registry has just answered for reaches this process milliseconds later, and whoever created a tenant or
-        a credential may use it at once.
+        a credential may use it at once. `error` is what the first `enter` raised.
         """
         for pause in _NEWS_PAUSES:
+            if error.reason not in _PERHAPS_NEWS:
+                break
+            await asyncio.sleep(pause)
             try:
                 return self.enter(context)
-            except Unauthenticated as error:
-                if error.reason not in _PERHAPS_NEWS:
-                    raise
-            await asyncio.sleep(pause)
-        return self.enter(context)
+            except Unauthenticated as again:
+                error = again
+        raise error
 
     def enter(self, context: Context) -> Caller:
         """Who calls, if they may; raises Unavailable, DeadlineExceeded, Unauthenticated, PermissionDenied."""
@@ -168,7 +170,7 @@ class _Door:
             tenant = caller.tenant_id if caller is not None else ""
             logger.error("rpc_failed", method=self.name, tenant=tenant, trace_id=trace_id, exc_info=error)
         code = status_code(status)
-        self.metrics.failed(code.name)
+        self.metrics.ended(code.name)
         await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
@@ -176,34 +178,36 @@ def _unary(
     door: _Door, implementation: Callable[..., Awaitable[Any]], parse: Callable[[bytes], Any], render: Any
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
     metrics, verifier, name, guard = door.metrics, door.verifier, door.name, door.guard
-    count, observe = metrics.ok.inc, metrics.seconds.observe
 
     async def handle(request: bytes, context: Context) -> bytes:
         started = perf_counter()
         caller: Caller | None = None
         guard.in_flight += 1
         try:
-            caller = await door.admit(context)
+            try:
+                caller = door.enter(context)
+            except Unauthenticated as error:
+                caller = await door.enter_late(context, error)
             if len(request) > MAX_MESSAGE_BYTES:
                 raise MessageTooLarge(len(request))
             answer: bytes = render(
                 await implementation(parse(request), Call(caller, name, context, verifier))
             )
         except asyncio.CancelledError:
-            metrics.failed("CANCELLED")
+            metrics.ended("CANCELLED")
             raise
         except aio.AbortError:
-            metrics.failed("ABORTED_BY_SERVICER")
+            metrics.ended("ABORTED_BY_SERVICER")
             raise
         except Exception as error:
             await door.fail(error, context, caller)
             raise AssertionError("abort returned") from error
         else:
-            count()
+            metrics.ended(_OK)
             return answer
         finally:
             guard.in_flight -= 1
-            observe(perf_counter() - started)
+            metrics.took(perf_counter() - started)
 
     return handle
 
@@ -225,7 +229,10 @@ def _streamed(
         metrics.in_flight.inc()
         stream = DrainableRequests(request) if client_streams else None
         try:
-            caller = await door.admit(context)
+            try:
+                caller = door.enter(context)
+            except Unauthenticated as error:
+                caller = await door.enter_late(context, error)
             call = Call(caller, name, context, verifier)
             if stream is not None:
                 guard.streams.add(stream)
@@ -241,21 +248,21 @@ def _streamed(
             if stream is not None and stream.ended:
                 raise stopping()
         except asyncio.CancelledError:
-            metrics.failed("CANCELLED")
+            metrics.ended("CANCELLED")
             raise
         except aio.AbortError:
-            metrics.failed("ABORTED_BY_SERVICER")
+            metrics.ended("ABORTED_BY_SERVICER")
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
             await door.fail(error, context, caller)
         else:
-            metrics.ok.inc()
+            metrics.ended(_OK)
         finally:
             if stream is not None:
                 guard.streams.discard(stream)
             guard.in_flight -= 1
             metrics.in_flight.dec()
-            metrics.seconds.observe(perf_counter() - started)
+            metrics.took(perf_counter() - started)
 
     return handle
 
