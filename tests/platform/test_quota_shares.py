@@ -32,7 +32,7 @@ class Load:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        tasks = [asyncio.create_task(self._publish()) for _ in range(3)]
+        tasks = [asyncio.create_task(self._publish()) for _ in range(4)]
         try:
             yield
         finally:
@@ -72,7 +72,7 @@ async def _rate(loads: list[Load], readings: int) -> float:
 
 async def test_a_quota_holds_once_over_two_processes_and_outlives_one(data_dir: Path) -> None:
     async with running(data_dir, "--ingestion-processes", "2") as up:
-        access = await up.create_tenant("acme", readings_per_second=QUOTA, burst_readings=QUOTA // 10)
+        access = await up.create_tenant("acme", readings_per_second=QUOTA, burst_readings=QUOTA // 2)
         await up.create_devices(access, "pump")
         left, right = up.endpoints("ingestion")
         loads = [Load(up, access, endpoint.address) for endpoint in (left, right)]

@@ -160,7 +160,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_tenant_has_its_quota_once_and_a_publisher_on_one_process_has_all_of_it(
     several: Several,
 ) -> None:
-    acme = several.tenant(readings_per_second=QUOTA, burst_readings=QUOTA // 10)
+    acme = several.tenant(readings_per_second=QUOTA, burst_readings=QUOTA // 2)
     left, right = several.processes
     with several.load(left, acme):
         await until(lambda: _is(left.share("acme"), 1.0), message="all of it is where the demand is")
@@ -225,7 +225,7 @@ OTHER = textwrap.dedent("""
 
 
 async def test_the_share_of_a_killed_process_comes_back(several: Several, tmp_path: Path) -> None:
-    acme = several.tenant(readings_per_second=QUOTA, burst_readings=QUOTA // 10)
+    acme = several.tenant(readings_per_second=QUOTA, burst_readings=QUOTA // 2)
     left, _ = several.processes
     other = await asyncio.create_subprocess_exec(sys.executable, "-c", OTHER, str(tmp_path), acme.uid.hex())
     try:

@@ -50,6 +50,8 @@ class DemandExchange:
         self._unseen_since: float | None = None
         """When the oldest report was sent that has not come back."""
         self._replayed = False
+        self._left: set[str] = set()
+        """Processes that are gone and whose reports are still in the topic."""
         self._tasks: list[asyncio.Task[None]] = []
         self._publishing: asyncio.Task[None] | None = None
         self._failing = ""
@@ -97,27 +99,25 @@ class DemandExchange:
                 self._look()
                 demand = participant.demand(self.board, now - last)
                 last = now
-                if demand:
+                # Whoever notices what a killed process left removes it; twice does no harm.
+                self._left.update(name for name in self.board.forget(now) if name != self._own)
+                if demand or self._left:
                     self._publish(demand, now)
                 participant.adopt(self.board, now)
-                self._forget(now)
             except Exception:
                 logger.exception("quota_shares_failed")
 
     def _publish(self, demand: Sequence[TenantDemand], now: float) -> None:
         if self._publishing is not None and not self._publishing.done():
             return  # the log is slow; averages lose nothing by a report that is left out
-        self._sequence += 1
-        if self._unseen_since is None:
-            self._unseen_since = now
-        value = encode(demand, self._sequence, self._clock.now_us())
-        self._publishing = asyncio.create_task(self._put([(self._key(self._own), value)]))
-
-    def _forget(self, now: float) -> None:
-        """Removes what processes left behind that were killed; whoever notices does it, and twice does no harm."""
-        gone = [name for name in self.board.forget(now) if name != self._own]
-        if gone and (self._publishing is None or self._publishing.done()):
-            self._publishing = asyncio.create_task(self._put([(self._key(name), None) for name in gone]))
+        items: list[TableItem] = [(self._key(name), None) for name in self._left]
+        self._left.clear()
+        if demand:
+            self._sequence += 1
+            if self._unseen_since is None:
+                self._unseen_since = now
+            items.append((self._key(self._own), encode(demand, self._sequence, self._clock.now_us())))
+        self._publishing = asyncio.create_task(self._put(items))
 
     async def _put(self, items: list[TableItem]) -> None:
         try:
