@@ -51,7 +51,11 @@ def storage_keyspace(cassandra_contact_points: str) -> Iterator[CassandraSetting
         yield settings
 
 
-@pytest.fixture(params=["embedded", pytest.param("cassandra", marks=pytest.mark.servers)])
+# The time limit is for the test itself: the first one makes the tables, and starts a server when none is given.
+_ON_CASSANDRA = [pytest.mark.servers, pytest.mark.timeout(120, func_only=True)]
+
+
+@pytest.fixture(params=["embedded", pytest.param("cassandra", marks=_ON_CASSANDRA)])
 def backend(request: pytest.FixtureRequest) -> CassandraSettings | None:
     """Where blocks go: None for a directory, else a keyspace."""
     if request.param == "embedded":
