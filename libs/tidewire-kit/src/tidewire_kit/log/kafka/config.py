@@ -58,7 +58,7 @@ def producer(settings: KafkaSettings, on_error: Callable[[Any], None]) -> Config
         "compression.type": settings.compression,
         "message.max.bytes": _CLIENT_RECORD_BYTES,
         "batch.size": 1_000_000,
-        "delivery.timeout.ms": settings.delivery_timeout_ms,
+        "delivery.timeout.ms": 0,  # never: a timeout of single records ends in duplicates, see `_start_over`
         "request.timeout.ms": min(settings.delivery_timeout_ms, 10_000),
         "queue.buffering.max.messages": 10_000_000,
         "queue.buffering.max.kbytes": 2_097_151,

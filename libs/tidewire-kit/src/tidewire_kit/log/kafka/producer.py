@@ -36,12 +36,13 @@ Item = tuple[int, bytes, bytes | None, Mapping[str, bytes]]
 class _Call:
     """The records of one call until all are acknowledged. After `start` only the thread touches it."""
 
-    __slots__ = ("_offsets", "done", "error", "future", "left", "partitions", "size")
+    __slots__ = ("_offsets", "begun", "done", "error", "future", "left", "partitions", "size")
 
     def __init__(
         self, future: "asyncio.Future[list[int]]", partitions: list[int], size: int, done: "_Done"
     ) -> None:
         self.future = future
+        self.begun = time.monotonic()
         self.partitions = partitions
         self.size = size
         self.left = len(partitions)
@@ -85,6 +86,8 @@ class KafkaProducer:
             self._config["stats_cb"] = on_statistics
         self._done: _Done = []
         self._aborted: deque[tuple[_Call, int, BaseException]] = deque()
+        self._waiting: deque[_Call] = deque()
+        """Oldest first; those that are done stay until the oldest is."""
         self._calls = 0
         self._queued_bytes = 0
         self._fatal: KafkaError | None = None
@@ -151,6 +154,7 @@ class KafkaProducer:
             if not taken:
                 raise mapped(error, f"cannot write to topic {topic}") from error
             self._aborted.append((call, len(items) - taken, error))
+        self._waiting.append(call)
         self._calls += 1
         self._queued_bytes += size
         return future
@@ -186,7 +190,9 @@ class KafkaProducer:
         while True:
             self._look(_LOOK_SECONDS)
             if self._fatal is not None:
-                self._start_over()
+                self._start_over(self._fatal.str())
+            elif self._overdue():
+                self._start_over(f"nothing was acknowledged for {self._settings.delivery_timeout_ms} ms")
             if not self._stop.is_set():
                 continue
             give_up_at = give_up_at or time.monotonic() + _CLOSE_SECONDS
@@ -218,16 +224,28 @@ class KafkaProducer:
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everybody who waits
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _start_over(self) -> None:
-        """After an error that ends an idempotent producer (the brokers have lost what they had acknowledged): what
-        waits fails as unknown, and a new producer takes over."""
-        _log.error("the producer failed and is replaced: %s", self._fatal)
+    def _overdue(self) -> bool:
+        while self._waiting and not self._waiting[0].left:
+            self._waiting.popleft()
+        limit_seconds = self._settings.delivery_timeout_ms / 1000
+        return bool(self._waiting) and time.monotonic() - self._waiting[0].begun > limit_seconds
+
+    def _start_over(self, why: str) -> None:
+        """What waits fails as unknown, and a new producer takes over.
+
+        After an error that ends an idempotent producer (the brokers have lost what they had acknowledged), and when
+        records are overdue. A producer that may time out single records goes on with the others under a new epoch,
+        which the brokers cannot compare with the old one: then they append a second time what they had appended.
+        """
+        _log.warning("the producer is replaced: %s", why)
         failed = self._producer
         self._producer = Producer(self._config)
         self._fatal = None
-        failed.purge()
-        while len(failed):
-            failed.poll(0.1)
+        while True:
+            failed.purge()  # again: a call that was under way may have handed over more
+            failed.poll(_LOOK_SECONDS)
+            if not len(failed):
+                break
         self._look(0)
 
     def _on_error(self, error: KafkaError) -> None:
