@@ -56,14 +56,14 @@ class Publishing:
         for tenant, some in by_tenant.items():
             uids = {Uid(change.uid) for change in some}
             keys = [(ref.kind, _id(change), ref.uid) for change in some for ref in (ref_of(change),)]
-            states, _ = await asyncio.gather(self._reads.present(tenant, keys), self._notes.of(tenant, uids))
+            present, _ = await asyncio.gather(
+                self._reads.revisions(tenant, keys), self._notes.of(tenant, uids)
+            )
             marked: dict[Uid, int] = {}
             for change in some:
                 marked[Uid(change.uid)] = max(marked.get(Uid(change.uid), 0), change.revision)
             late: list[Noted] = [
-                (ref_of(state).kind, _id(state), uid, AGAIN)
-                for uid, state in states.items()
-                if state.revision > marked[uid]
+                (kind, id_, uid, AGAIN) for kind, id_, uid in set(keys) if present.get(uid, 0) > marked[uid]
             ]
             if late:
                 await self._notes.write_again(tenant, late)

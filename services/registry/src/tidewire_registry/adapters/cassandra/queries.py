@@ -31,6 +31,8 @@ from tidewire_registry.ports import Page
 _MOST_ALTERNATIVES = 4
 _MOST_CLAUSES = 3
 _FEW = 1_000
+_BUCKETS_AT_ONCE = 4
+"""A count of a large fleet must not take all of Cassandra."""
 _LAST = "\x7f"
 """Follows every character of a device's id."""
 _COLUMNS = {c.TextField.TYPE: "type", c.TextField.PARENT: "parent"}
@@ -85,11 +87,14 @@ class Queries:
             return sum([sum(map(test, some)) async for some in special])
         walk = _walk(condition, "")
 
+        at_once = asyncio.Semaphore(_BUCKETS_AT_ONCE)
+
         async def count_bucket(bucket: int) -> int:
             seen: set[str] = set()
-            for clauses in walk.alternatives:
-                async for page in self._rows(tenant, bucket, walk, clauses, 1_000):
-                    seen.update(device.id for device in map(rows.device_of, page) if test(device))
+            async with at_once:
+                for clauses in walk.alternatives:
+                    async for page in self._rows(tenant, bucket, walk, clauses, 500):
+                        seen.update(device.id for device in map(rows.device_of, page) if test(device))
             return len(seen)
 
         return sum(await asyncio.gather(*(count_bucket(bucket) for bucket in range(rows.DEVICE_BUCKETS))))
@@ -138,7 +143,7 @@ class Queries:
         walk = _walk(condition, after)
         first = min(1_000, 2 * limit // rows.DEVICE_BUCKETS + 8)
         pages = [
-            self._rows(tenant, bucket, walk, clauses, first if condition is None or clauses else 500)
+            self._rows(tenant, bucket, walk, clauses, first if condition is None or clauses else 250)
             for bucket, clauses in product(range(rows.DEVICE_BUCKETS), walk.alternatives)
         ]
         async with aclosing(_merged(pages)) as merged:

@@ -183,6 +183,22 @@ class Reads:
             found.update(await self.tombstones(tenant, missing))
         return found
 
+    async def revisions(self, tenant: TenantId, objects: Iterable[tuple[Kind, str, Uid]]) -> dict[Uid, int]:
+        """Revisions of what `present` gives."""
+        wanted = list(objects)
+        buckets: dict[int, list[str]] = {}
+        for kind, id_, _ in wanted:
+            if kind is Kind.DEVICE:
+                buckets.setdefault(rows.device_bucket(id_), []).append(id_)
+        uids = {uid for kind, _, uid in wanted if kind is Kind.DEVICE}
+        text = "SELECT uid, revision FROM registry_devices WHERE tenant = ? AND bucket = ? AND id IN ?"
+        found = await self._by_keys(text, tenant, buckets)
+        revisions = {row.uid: row.revision for row in found if row.uid in uids}
+        rest = [one for one in wanted if one[2] not in revisions and one[0] is not Kind.DEVICE]
+        others = await self.present(tenant, rest)
+        gone = await self.tombstones(tenant, uids - revisions.keys())
+        return revisions | {uid: state.revision for uid, state in (others | gone).items()}
+
     async def _by_keys(self, text: str, tenant: TenantId, buckets: dict[int, list[Any]]) -> Iterable[Any]:
         parts = (
             self.select(text, (tenant, bucket, list(some)))

@@ -65,6 +65,8 @@ class CassandraStore:
         self._metrics = metrics
         self._now_us = now_us
         self._forgotten_us = 0
+        self._encoded: dict[bytes, tuple[bytes, CommitPlan]] = {}
+        """Tenant → the commit that is under way here, as the journal holds it and as it was made."""
         self._sweeper: asyncio.Task[None] | None = None
         self._session = session
 
@@ -105,9 +107,14 @@ class CassandraStore:
             nonlocal plan
             plan = CommitPlan(tenant, self._notes.period())
             state = await Decision(self._reads, writes, head, plan, self._forgotten_us).decide()
-            return Entry(plan.encode(), state.encode())
+            body = plan.encode()
+            self._encoded[tenant] = body, plan
+            return Entry(body, state.encode())
 
-        head = await self._journal.commit(tenant, build)
+        try:
+            head = await self._journal.commit(tenant, build)
+        finally:
+            self._encoded.pop(tenant, None)
         if head is not None:
             self._notes.remember(plan, head.version)
 
@@ -227,7 +234,8 @@ class CassandraStore:
 
     async def _apply(self, tenant: bytes, version: int, body: bytes) -> None:
         """Carries out a decided commit; perhaps not for the first time."""
-        plan = decode(body)
+        own = self._encoded.get(tenant)
+        plan = own[1] if own is not None and own[0] is body else decode(body)
         session = self._session_in_use
         work = [write_rows(session, some, version) for some in plan.rows]
         work.append(self._notes.write(plan, version, version))
