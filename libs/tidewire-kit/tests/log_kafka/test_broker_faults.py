@@ -58,7 +58,7 @@ class Writer:
 
 
 @contextlib.asynccontextmanager
-async def following(consumer: Consumer) -> AsyncIterator[list[LogRecord]]:
+async def following(consumer: Consumer, failures: list[Unavailable]) -> AsyncIterator[list[LogRecord]]:
     """Polls in the background and tries again, as an owner does; yields what came, growing."""
     found: list[LogRecord] = []
 
@@ -66,7 +66,8 @@ async def following(consumer: Consumer) -> AsyncIterator[list[LogRecord]]:
         while True:
             try:
                 found.extend(await consumer.poll(0.1))
-            except Unavailable:
+            except Unavailable as error:
+                failures.append(error)
                 await asyncio.sleep(0.5)
 
     task = asyncio.create_task(run())
@@ -92,7 +93,8 @@ async def test_a_lone_broker_that_comes_back(lone_broker: KafkaCluster, fault: s
     table = Followed(reader.table(TABLE.name))
     consumer = await reader.consume("tidewire.storage", [TOPIC.name], RecordingHandler())
     try:
-        async with following(consumer) as found:
+        failures: list[Unavailable] = []
+        async with following(consumer, failures) as found:
             writer = Writer(log)
             await until(lambda: len(writer.acknowledged) > 100, seconds=RECOVERY_SECONDS)
             if fault == "killed":
@@ -102,6 +104,10 @@ async def test_a_lone_broker_that_comes_back(lone_broker: KafkaCluster, fault: s
             await until(lambda: len(writer.errors) >= TOPIC.partitions, seconds=RECOVERY_SECONDS)
             assert all(isinstance(error, Unavailable) for error in writer.errors), writer.errors
             assert [member.service for member in reader.members()] == ["ingestion"], "silence is the log's"
+            if fault == "killed":
+                await until(
+                    lambda: failures, seconds=RECOVERY_SECONDS
+                )  # an empty poll would look like an empty topic
             before = len(writer.acknowledged)
             if fault == "killed":
                 lone_broker.restart(wait=False)

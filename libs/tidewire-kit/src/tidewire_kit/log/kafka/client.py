@@ -89,7 +89,9 @@ class Client:
         self._on_rebalance = on_rebalance
         self._member: str | None = None
         self._patient_until = time.monotonic() + _NEW_TOPIC_SECONDS
-        self._consumer = Consumer(settings)
+        self.down = False
+        """Set when no broker could be reached; whoever finds one clears it."""
+        self._consumer = Consumer(settings | {"error_cb": self._on_error})
         self._consumer.subscribe(
             [prefix + topic for topic in topics],
             on_assign=self._on_assign,
@@ -134,6 +136,10 @@ class Client:
         self._consumer.close()
 
     # Inside
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.down = True
 
     def _note(self, fetched: Fetched, message: Any, error: KafkaError) -> None:
         code = error.code()

@@ -204,6 +204,10 @@ class KafkaConsumer:
             starts = await self._assign(fresh)
             self._unsettled.clear()
             self._positions.order_seeks(starts)
+        if self._connected.down:
+            # An empty poll would look like an empty topic: Unavailable instead, until a broker answers.
+            await self._admin.end_offsets(self._prefix + self._topics[0], [0])
+            self._connected.down = False
         unsure = self._positions.unsure
         if unsure:
             begins, ends = await self._bounds(unsure)

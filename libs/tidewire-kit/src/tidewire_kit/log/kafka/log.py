@@ -74,6 +74,7 @@ class KafkaLog:
 
     async def start(self) -> None:
         """See the port. Raises FailedPrecondition (a setting is wrong) or Unavailable within 10 s."""
+        self._closing = False
         self._admin = Admin(self._settings)
         await self._admin.connect()
         self._producer = KafkaProducer(self._settings, self._on_statistics("producer"))

@@ -6,6 +6,7 @@ seek, or of a partition that has gone since, is dropped on arrival.
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from tidewire_kit.log.errors import NotOwner
 from tidewire_kit.log.kafka.client import Fetched, Orders
@@ -22,6 +23,7 @@ class Positions:
         self._next: dict[TopicPartition, int] = {}
         self._highest: dict[TopicPartition, int] = {}
         """Up to here the log is known to reach."""
+        self._log_time_us: dict[TopicPartition, int] = {}
         self._waiting: deque[LogRecord] = deque()
         self._held: dict[TopicPartition, list[LogRecord]] = {}
         """Fetched records of paused partitions."""
@@ -55,8 +57,8 @@ class Positions:
         self.assigned -= set(partitions)
         self._waiting = deque(r for r in self._waiting if (r.topic, r.partition) in self.assigned)
         for place in partitions:
-            for offsets in (self._next, self._highest, self._seeks):
-                offsets.pop(place, None)
+            for known in (self._next, self._highest, self._seeks, self._log_time_us):
+                known.pop(place, None)
             self._held.pop(place, None)
             self._after_end.pop(place, None)
             for marked in (self._paused, self._to_pause, self._to_resume, self._unsure):
@@ -86,6 +88,7 @@ class Positions:
         self._check(place)
         offset = max(0, offset)
         self._next[place] = offset
+        self._log_time_us.pop(place, None)
         self._after_end.pop(place, None)
         self._held.pop(place, None)
         self._waiting = deque(r for r in self._waiting if (r.topic, r.partition) != place)
@@ -140,6 +143,10 @@ class Positions:
             if place not in self.assigned or place in self._seeks or record.offset < self._next[place]:
                 continue
             self._highest[place] = record.offset + 1
+            before = self._log_time_us.get(place, 0)
+            if record.appended_at_us < before:  # another leader, whose clock is behind
+                record = replace(record, appended_at_us=before)
+            self._log_time_us[place] = record.appended_at_us
             if place in self._paused:
                 self._held.setdefault(place, []).append(record)
             else:
