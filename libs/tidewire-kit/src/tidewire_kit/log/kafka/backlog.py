@@ -74,10 +74,11 @@ class Backlog:
     async def _overdue(self, held: Held) -> str | None:
         numbers = range(held.partitions)
         limit_ms = int((time.time() - _SHARE * held.retention_seconds) * 1000)
+        # The ends first: what is written between two questions, be it because this process slept, is not due.
+        ends = await self._admin.end_offsets(held.topic, numbers)
         due = await self._admin.offsets_at(held.topic, numbers, limit_ms)
-        if any(offset < 0 for offset in due.values()):  # nothing is younger: all of it is due
-            ends = await self._admin.end_offsets(held.topic, numbers)
-            due = {number: offset if offset >= 0 else ends[number] for number, offset in due.items()}
+        # -1: nothing is younger, so all that was there is due.
+        due = {number: offset if offset >= 0 else ends[number] for number, offset in due.items()}
         begins = await self._admin.begin_offsets(held.topic, numbers)
         for group in held.groups:
             committed = await self._admin.committed(group, held.topic, numbers)
