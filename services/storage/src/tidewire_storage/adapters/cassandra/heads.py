@@ -21,6 +21,7 @@ from tidewire_storage.domain.blocks import TopicPartitionKey
 _STATE = struct.Struct("<qq")
 _UNIT = struct.Struct(">16sI")
 _NOTHING = -1
+_MANY_MUTATIONS = 64
 
 _WRITE_PLACE = "INSERT INTO storage_places (topic, incarnation, log_partition) VALUES (?, ?, ?)"
 _PLACES = "SELECT incarnation, log_partition FROM storage_places WHERE topic = ?"
@@ -97,7 +98,13 @@ class Heads:
             change = await build(_head(unit))
             if change is None:
                 return None
-            body = await asyncio.to_thread(encode_entry, change.mutations) if change.mutations else None
+            body: bytes | None = None
+            if (
+                len(change.mutations) > _MANY_MUTATIONS
+            ):  # many tenants: milliseconds, which others need not wait
+                body = await asyncio.to_thread(encode_entry, change.mutations)
+            elif change.mutations:
+                body = encode_entry(change.mutations)
             next_offset = _NOTHING if change.next_offset is None else change.next_offset
             return Entry(body, _STATE.pack(next_offset, change.log_time_us))
 
