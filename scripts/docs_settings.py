@@ -19,7 +19,8 @@ processes, `TIDEWIRE_<SERVICE>_<NAME>` belongs to one. A value that does not fit
 and a message that names the variable.
 
 Traces are off. `OTEL_EXPORTER_OTLP_ENDPOINT` turns them on in every process, with OpenTelemetry's own variables
-beside it; it needs the extra `tidewire-kit[otel]`.
+beside it; it needs the extra `tidewire-kit[otel]`. A trace that comes with a call goes on through the log,
+in the header `traceparent` of its records, and ends when the readings are visible.
 """
 
 

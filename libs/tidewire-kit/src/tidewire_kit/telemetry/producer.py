@@ -315,12 +315,11 @@ class TelemetryProducer:
         error: Exception | None = None
         count = len(commit.requests)
         span: messaging.SendSpan | None = None
-        if self._tracing:
-            span = messaging.SendSpan(
-                self._topic, [each.span for each in commit.requests if each.span], len(records)
-            )
-            records = [replace(record, headers=span.headers) for record in records]
         try:
+            if self._tracing:
+                traced = [each.span for each in commit.requests if each.span]
+                span = messaging.SendSpan(self._topic, traced, len(records))
+                records = [replace(record, headers=span.headers) for record in records]
             await self._log.produce(self._topic, records)
         except TidewireError as failure:
             error = failure
@@ -331,10 +330,10 @@ class TelemetryProducer:
             logger.exception("produce_failed", requests=count)
             error = failure
         finally:
-            if span is not None:
-                span.end(error)
             self._in_flight -= 1
             self._resolve(commit, error)
+            if span is not None:
+                span.end(error)
         if self._observer is not None:
             if error is None:
                 size = sum(len(piece) for record in records for piece in record.value)
