@@ -64,6 +64,14 @@ def make() -> Builders:
     return Builders()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Does not count the making of tables as a test's time: a busy node takes a minute for it."""
+    for item in items:
+        ours = Path(__file__).parent in item.path.parents and item.get_closest_marker("servers")
+        if ours and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(float(item.config.getini("timeout")), func_only=True))
+
+
 CASSANDRA = pytest.param("cassandra", marks=pytest.mark.servers)
 
 

@@ -171,7 +171,7 @@ async def whole(store: CassandraStore, tenant: TenantId) -> dict[str, Device]:
     return devices
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300, func_only=True)
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name.lower())
 async def test_a_commit_is_whole_whichever_of_its_calls_fails(
     open_store: Opener, cassandra: CassandraSettings, make, fault: Fault
@@ -304,7 +304,7 @@ async def test_periods_that_are_over_are_forgotten_and_late_notes_are_not(open_s
 # Against a model
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180, func_only=True)
 @pytest.mark.parametrize("seed", range(3))
 async def test_processes_at_random_do_what_one_would(open_store: Opener, make, seed: int) -> None:
     """Each commit either conflicts or takes effect as a whole, as a dictionary of devices does."""

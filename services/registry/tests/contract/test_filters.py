@@ -119,7 +119,7 @@ async def check_many(store: RegistryStore, make, seed: int, examples: int) -> No
             raise AssertionError(f"{condition}: {error}") from error
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180, func_only=True)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_store_admits_what_plain_python_admits(store, make, seed: int) -> None:
     await check_many(store, make, seed, examples=60)

@@ -73,6 +73,7 @@ async def test_a_device_from_creation_to_deletion(admin) -> None:
     assert reborn.uid != made.uid
 
 
+@pytest.mark.parametrize("start", ["embedded"], indirect=True)  # refused before any store is asked
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

@@ -18,6 +18,8 @@ from tidewire_kit.datadir import DataDir
 from tidewire_kit.endpoints import Endpoint, add_endpoint
 from tidewire_kit.identity import Role
 from tidewire_kit.ids import TenantId
+from tidewire_kit.log.embedded import EmbeddedLog
+from tidewire_kit.log.port import MemberProfile
 from tidewire_registry.bootstrap import read_signer
 from tidewire_testkit.polling import until
 from tidewire_testkit.tokens import (
@@ -147,6 +149,7 @@ async def test_a_platform_administrator_makes_any_token(platform, admin) -> None
         assert (await platform.client(made.token)(pb.GetEndpointsRequest())).endpoints
 
 
+@pytest.mark.parametrize("start", ["embedded"], indirect=True)  # refused before any store is asked
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
@@ -233,8 +236,12 @@ async def test_usage_asks_storage_with_the_service_token(platform, admin) -> Non
     storage_pb2_grpc.add_StorageServiceServicer_to_server(Storage(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    neighbour = EmbeddedLog(platform.root)
+    await neighbour.start()
     try:
+        # Where the registry looks: in the data directory, or among the members of the log.
         add_endpoint(DataDir(platform.root), "storage", Endpoint(f"127.0.0.1:{port}", "", 1))
+        await neighbour.announce(MemberProfile("storage", {"grpc": f"127.0.0.1:{port}"}))
 
         async def measured() -> pb.TenantUsage | None:
             usage = await admin(pb.GetTenantUsageRequest(name=ACME))
@@ -247,4 +254,5 @@ async def test_usage_asks_storage_with_the_service_token(platform, admin) -> Non
         assert tokens[0] == f"Bearer {service_token}"
     finally:
         await server.stop(0)
+        await neighbour.close()
     assert not (await admin(pb.GetTenantUsageRequest(name=ACME))).HasField("measure_time")

@@ -65,6 +65,7 @@ async def test_a_tenant_from_creation_to_deletion(platform) -> None:
     await admin.refuses(pb.DeleteTenantRequest(name=made.name), Code.NOT_FOUND)
 
 
+@pytest.mark.parametrize("start", ["embedded"], indirect=True)  # refused before any store is asked
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
