@@ -25,7 +25,7 @@ from tidewire_testkit.cassandra import connected
 from tidewire_testkit.faults.injection import Crash, Fault, Schedule, every_call
 from tidewire_testkit.faults.losing_session import LosingReplies
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300, func_only=True)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600, func_only=True)]
 
 FLUSH_FAULTS = [Fault.LOST_REPLY, Fault.LATE_REQUEST, Fault.CRASH_BEFORE, Fault.CRASH_DURING]
 UPKEEP_FAULTS = [Fault.LATE_REQUEST, Fault.CRASH_DURING]
