@@ -2,7 +2,7 @@
 that do not disturb it.
 
 Each test below tests/platform and tests/ledger runs on the embedded backend, and again on Kafka and Cassandra with the
-marker `servers`; the marker `embedded` says that a test is about the data directory and runs on that backend alone.
+marker `servers`; the markers `embedded` and `distributed` say that a test runs on that backend alone.
 """
 
 import asyncio
@@ -19,14 +19,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "platform: the whole platform, over its processes")
     config.addinivalue_line("markers", "ledger: the loss ledger's test, a minute of SIGKILLs")
     config.addinivalue_line("markers", "embedded: about the data directory, so on that backend alone")
+    config.addinivalue_line("markers", "distributed: about several machines, so on that backend alone")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" not in metafunc.fixturenames:
         return
-    backends = [pytest.param("embedded")]
-    if not any(metafunc.definition.iter_markers("embedded")):
-        backends.append(pytest.param("distributed", marks=pytest.mark.servers))
+    only = {marker.name for marker in metafunc.definition.iter_markers()} & {"embedded", "distributed"}
+    marks = {"embedded": (), "distributed": (pytest.mark.servers,)}
+    backends = [pytest.param(name, marks=marks[name]) for name in marks if not only or name in only]
     metafunc.parametrize("backend", backends, indirect=True, scope="session")
 
 

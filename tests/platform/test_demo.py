@@ -99,6 +99,7 @@ class RunningDemo:
         self.user = user
         self.arguments = ("demo", "--data-dir", str(user.data_dir), "--free-ports", "--keep-times")
         self.said = b""
+        self._seconds = 60 * user.backend.patience
 
     async def start(self) -> None:
         """Returns when the live view has begun."""
@@ -111,14 +112,14 @@ class RunningDemo:
         )
         assert self._process.stdout is not None
         while b"readings/s" not in self.said:
-            line = await asyncio.wait_for(self._process.stdout.readline(), 60)
+            line = await asyncio.wait_for(self._process.stdout.readline(), self._seconds)
             assert line, self.said
             self.said += line
 
     async def end(self, number: signal.Signals) -> CommandResult:
         """Sends a signal and waits for the end."""
         self._process.send_signal(number)
-        out, err = await asyncio.wait_for(self._process.communicate(), 60)
+        out, err = await asyncio.wait_for(self._process.communicate(), self._seconds)
         assert self._process.returncode is not None
         return CommandResult(self._process.returncode, (self.said + out).decode(), err.decode())
 

@@ -14,6 +14,8 @@ SERVICES = ("registry", "ingestion", "storage")
 PATIENCE = 3.0
 """Of the distributed backend: a keyspace takes half a minute to make on a busy machine, and twice as many processes
 start."""
+_SERVER_SECONDS = 60.0
+"""Servers that everybody on this machine tests with may be slow to answer."""
 
 
 class Backend(Protocol):
@@ -76,6 +78,8 @@ class DistributedBackend:
             "TIDEWIRE_KAFKA_BOOTSTRAP_SERVERS": self._kafka,
             "TIDEWIRE_KAFKA_TOPIC_PREFIX": f"{name}.",
             "TIDEWIRE_KAFKA_PARTITIONS": str(self._partitions),
+            "TIDEWIRE_KAFKA_CONNECT_TIMEOUT_SECONDS": "30",
+            "TIDEWIRE_CASSANDRA_CONNECT_TIMEOUT_SECONDS": "60",
             "TIDEWIRE_KAFKA_REPLICATION_FACTOR": "1",
             "TIDEWIRE_KAFKA_MIN_INSYNC_REPLICAS": "1",
             "TIDEWIRE_CASSANDRA_CONTACT_POINTS": self._cassandra,
@@ -132,20 +136,22 @@ def _drop_keyspaces(contact_points: str, names: set[str]) -> None:
         port=int(hosts[0][2]),
         protocol_version=5,
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        connect_timeout=_SERVER_SECONDS,
+        control_connection_timeout=_SERVER_SECONDS,
     ) as cluster:
         session: Any = cluster.connect()
         for name in names:
-            session.execute(f"DROP KEYSPACE IF EXISTS {name}", timeout=60)
+            session.execute(f"DROP KEYSPACE IF EXISTS {name}", timeout=_SERVER_SECONDS)
 
 
 def _delete_topics(servers: str, names: set[str]) -> None:
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient({"bootstrap.servers": servers})
-    known = admin.list_topics(timeout=10).topics
+    known = admin.list_topics(timeout=_SERVER_SECONDS).topics
     ours = [topic for topic in known if topic.partition(".")[0] in names]
     if ours:
-        for done in admin.delete_topics(ours, operation_timeout=30).values():
+        for done in admin.delete_topics(ours, operation_timeout=_SERVER_SECONDS).values():
             done.result()
 
 
