@@ -15,10 +15,10 @@ from tidewire_testkit.log_contract.support import Followed
 from tidewire_testkit.polling import until
 from tidewire_testkit.servers.kafka import QUICK_FAILOVER, KafkaCluster
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180, func_only=True)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300, func_only=True)]
 TOPIC = TopicSpec("faults.v1", partitions=3)
 TABLE = TopicSpec("table.v1", compacted=True)
-RECOVERY_SECONDS = 40
+RECOVERY_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ async def test_a_lone_broker_that_comes_back(lone_broker: KafkaCluster, fault: s
     settings = kit_settings.load(
         KafkaSettings,
         lone_broker.environ()
-        | {"TIDEWIRE_KAFKA_TOPIC_PREFIX": f"{fault}.", "TIDEWIRE_KAFKA_DELIVERY_TIMEOUT_MS": "4000"},
+        | {"TIDEWIRE_KAFKA_TOPIC_PREFIX": f"{fault}.", "TIDEWIRE_KAFKA_DELIVERY_TIMEOUT_MS": "6000"},
     )
     log, reader = KafkaLog(settings), KafkaLog(settings)
     for each in (log, reader):

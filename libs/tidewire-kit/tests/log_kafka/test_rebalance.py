@@ -82,7 +82,6 @@ async def test_an_owner_that_slept_through_the_loss_commits_nothing(
     async with consuming(kafka_settings, protocol) as sleeper:
         await until(lambda: len(sleeper.said("committed")) > 8, seconds=40)
         sleeper.signal(signal.SIGSTOP)
-        before = len(sleeper.lines)
         handler = RecordingHandler()
         consumer = await log.consume(GROUP, [TOPIC.name], handler)
         async with polling(consumer):
@@ -91,13 +90,15 @@ async def test_an_owner_that_slept_through_the_loss_commits_nothing(
             await log.produce(TOPIC.name, [Outgoing(n, b"", [b"y"]) for n in range(4)])
             await until(lambda: all(consumer.position(*place) == 3 for place in handler.owned))
             await consumer.commit(dict.fromkeys(handler.owned, 3))
+            before = len(sleeper.lines)
             sleeper.signal(signal.SIGCONT)
             # Its first commit is of what it had processed before; only then does it learn of its loss.
             await until(lambda: sleeper.said("refused") or sleeper.said("revoked"), seconds=20)
             await until(lambda: len(sleeper.said("revoked")) == 4, seconds=20)
         woken = sleeper.lines[before:]
         lost = woken[: next(n for n, line in enumerate(woken) if line.startswith("revoked"))]
-        assert set(lost) <= {"refused NOT_OWNER"}
+        # The first may have been answered before it fell asleep; the offsets below say that it did no harm.
+        assert set(lost[1:]) <= {"refused NOT_OWNER"}
         committed = await log.committed(GROUP, TOPIC.name)
         assert all(offset >= 3 for offset in committed.values()), committed
 

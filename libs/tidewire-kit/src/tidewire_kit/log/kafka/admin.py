@@ -224,19 +224,26 @@ class Admin:
     def _connect(self) -> None:
         self._errors.clear()
         deadline = time.monotonic() + self._settings.connect_timeout_seconds
+        asked: Future[Any] | None = None
         while True:
+            asked = asked or self._client.describe_cluster(
+                request_timeout=self._settings.connect_timeout_seconds
+            )
             try:
-                self._client.list_topics(timeout=_LOOK_SECONDS)
-            except KafkaException as error:
-                self._client.poll(0)
-                failure = self._incurable()
-                if failure is None and time.monotonic() > deadline:
-                    failure = cannot_connect(self._settings, self._errors)
-                if failure is not None:
-                    raise failure from error
-                time.sleep(_LOOK_SECONDS / 4)
+                asked.result(_LOOK_SECONDS)
+            except TimeoutError:
+                pass
+            except KafkaException:
+                asked = None
+                time.sleep(_LOOK_SECONDS)
             else:
                 return
+            self._client.poll(0)
+            failure = self._incurable()
+            if failure is None and time.monotonic() > deadline:
+                failure = cannot_connect(self._settings, self._errors)
+            if failure is not None:
+                raise failure
 
     def _incurable(self) -> TidewireError | None:
         return next((found for error in self._errors if (found := incurable(self._settings, error))), None)
