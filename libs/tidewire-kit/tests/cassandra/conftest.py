@@ -1,6 +1,7 @@
 """A keyspace per module, a session per test. The tables: a pair of heads for the journal, and rows of two shapes."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,8 @@ from tidewire_testkit.cassandra import connected, fresh_keyspace
 @pytest.fixture(scope="module")
 def keyspace(cassandra_contact_points: str) -> Iterator[CassandraSettings]:
     with fresh_keyspace(cassandra_contact_points, cql=journal_model.TABLES) as settings:
-        yield settings
+        # Generous: nothing here is about what happens when a busy machine takes its time.
+        yield replace(settings, request_timeout_seconds=40)
 
 
 @pytest.fixture

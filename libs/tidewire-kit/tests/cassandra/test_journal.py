@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from tidewire_kit.cassandra import OUTCOME_UNKNOWN, CassandraSession
+from tidewire_kit.cassandra import OUTCOME_UNKNOWN, Applied, CassandraSession
 from tidewire_kit.cassandra.journal import RECENT_ENTRIES, Entry, Head, Journal
 from tidewire_kit.cassandra.journal_tables import CHUNK_BYTES, INLINE_BYTES, MAX_BODY_BYTES
 from tidewire_kit.errors import InvalidArgument, Unavailable
@@ -180,6 +180,26 @@ async def test_a_committer_that_cannot_know_says_so(
     with pytest.raises(Unavailable) as caught:
         await slow.commit(unit, b"lost")
     assert caught.value.reason == OUTCOME_UNKNOWN
+
+
+async def test_a_conditional_write_that_wrongly_says_no_is_not_made_twice(
+    session: CassandraSession, unit: bytes
+) -> None:
+    class Denying(LosingReplies):
+        denied = 0
+
+        async def apply(self, prepared, params=(), **options):  # type: ignore[no-untyped-def]
+            outcome = await super().apply(prepared, params, **options)
+            if outcome.applied and self.denied == 0:
+                self.denied += 1
+                return Applied(False, None)
+            return outcome
+
+    denying = Denying(session, Never())
+    bodies = await Bodies.open(denying)
+    await bodies.commit(unit, b"once")
+    assert denying.denied == 1
+    assert [body for _, body in bodies.applied] == [b"once"]
 
 
 async def test_a_forgotten_unit_begins_anew(bodies: Bodies, unit: bytes) -> None:

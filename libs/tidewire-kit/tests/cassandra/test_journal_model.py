@@ -10,7 +10,7 @@ from tidewire_kit.cassandra import CassandraSession
 from tidewire_testkit import journal_model
 from tidewire_testkit.faults.injection import ANSWERS, Fault, Randomly, Schedule, every_call
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name.lower())
@@ -34,7 +34,7 @@ async def test_a_commit_is_whole_whichever_of_its_calls_fails(
     assert points >= 4
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_processes_that_die_and_lose_replies_commit_one_after_the_other(
     session: CassandraSession, seed: int
 ) -> None:
@@ -47,14 +47,14 @@ async def test_processes_that_die_and_lose_replies_commit_one_after_the_other(
                 unit,
                 Randomly(random.Random(rng.random()), 0.12),
                 random.Random(rng.random()),
-                15,
+                10,
                 tries,
             )
             for _ in range(4)
         )
     )
     tags = await journal_model.verify(session, unit, tries)
-    assert len(tags) >= 15
+    assert len(tags) >= 10
     assert {one.outcome for one in tries} >= {"returned", "dead"}
 
 
@@ -70,7 +70,7 @@ async def test_a_committer_learns_what_became_of_it_when_only_replies_are_lost(
                 unit,
                 _OnlyConditional(Randomly(random.Random(at), 0.4, ANSWERS)),
                 random.Random(at),
-                12,
+                8,
                 tries,
             )
             for at in range(3)
@@ -78,7 +78,7 @@ async def test_a_committer_learns_what_became_of_it_when_only_replies_are_lost(
     )
     await journal_model.verify(session, unit, tries)
     assert {one.outcome for one in tries} <= {"returned", "nothing"}
-    assert sum(one.outcome == "returned" for one in tries) >= 30
+    assert sum(one.outcome == "returned" for one in tries) >= 20
 
 
 class _Later:

@@ -36,6 +36,8 @@ TABLES = (HEADS, CHUNKS, ROWS_TABLE)
 ROWS = 6
 HISTORY = 1_000
 """Ids of history rows begin here; ids of the values that are changed are below."""
+_COMMIT_SECONDS = 40.0
+"""Generous, so that on a busy machine a commit does not end unknown for want of time."""
 LARGE_BYTES = 600_000
 """Padding that makes an entry three chunks long."""
 
@@ -139,7 +141,7 @@ async def process(
     rows = await Rows.open(session)
     sessions = [session]
     for _ in range(commits):
-        tries.append(await rows.commit(unit, rng, seconds=10.0))
+        tries.append(await rows.commit(unit, rng, seconds=_COMMIT_SECONDS))
         if session.dead:
             session = LosingReplies(real, schedule)
             sessions.append(session)

@@ -157,9 +157,9 @@ class Journal:
     async def sweep(self, older_than_seconds: float = 5.0) -> int:
         """Completes commits that their process has not completed in that time; returns how many. Reads every head: call
         it at the start and every half minute or so. Raises Unavailable."""
-        limit_us = time.time_ns() // 1000 - int(older_than_seconds * 1e6)
+        now_us = time.time_ns() // 1000
         completed = 0
-        async for unit in self._tables.unsettled(limit_us):
+        async for unit in self._tables.unsettled(now_us - int(older_than_seconds * 1e6), now_us):
             await self._settled(unit)
             completed += 1
         return completed
@@ -216,14 +216,16 @@ class Journal:
         if body is not None and after.chunks > 0:
             await self._tables.write_chunks(after, body)
         try:
-            return after, await self._tables.replace(before, after, body)
+            if await self._tables.replace(before, after, body):
+                return after, True
         except Unavailable as error:
             if error.reason != OUTCOME_UNKNOWN:
                 raise
+        # "Not applied" is no answer either: a node that proposes twice may find its own first proposal in the way.
         return after, await self._learn(before, after, body, deadline)
 
     async def _learn(self, before: HeadRow, after: HeadRow, body: bytes | None, deadline: float) -> bool:
-        """Finds out what became of a conditional write that got no answer; returns whether the entry is in.
+        """Finds out what became of a conditional write that got no good answer; returns whether the entry is in.
 
         A serial read alone does not settle it: the request may still wait in a node and take effect afterwards, as long
         as the version is the one it expects. So while it is, the same write is made again: it moves the version, by

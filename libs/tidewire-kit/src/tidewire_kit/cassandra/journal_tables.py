@@ -155,12 +155,13 @@ class JournalTables:
         if head.chunks > 0:
             await self.session.execute(self._drop_chunks, (head.unit, head.version))
 
-    async def unsettled(self, limit_us: int) -> AsyncIterator[bytes]:
-        """Yields units whose last commit is older than `limit_us` and not applied."""
+    async def unsettled(self, limit_us: int, now_us: int) -> AsyncIterator[bytes]:
+        """Yields units whose last commit is older than `limit_us` and not applied, or from the future: a clock was
+        wrong, and nobody knows how old it is."""
         async for page in self.session.execute_paged(self._read_all):
             for row in page:
                 pending = row.version is not None and row.chunks >= 0 and (row.applied or 0) < row.version
-                if pending and row.version < limit_us:
+                if pending and not limit_us <= row.version <= now_us:
                     yield row.unit
 
     async def remove(self, head: HeadRow) -> None:

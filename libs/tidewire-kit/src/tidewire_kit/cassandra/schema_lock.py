@@ -46,7 +46,8 @@ class SchemaLock:
             f"INSERT INTO {self._table} (name, owner) VALUES (?, ?) IF NOT EXISTS USING TTL ?"  # noqa: S608
         )
         try:
-            return (await self._session.apply(insert, (_NAME, self._owner, self._lease_seconds))).applied
+            outcome = await self._session.apply(insert, (_NAME, self._owner, self._lease_seconds))
+            return outcome.applied or (outcome.row is not None and outcome.row.owner == self._owner)
         except Unavailable as error:
             if error.reason != OUTCOME_UNKNOWN:
                 raise

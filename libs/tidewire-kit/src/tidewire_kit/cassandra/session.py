@@ -68,7 +68,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Outcome of a conditional write."""
+    """Outcome of a conditional write.
+
+    That it did not take effect is not quite certain: under contention a node may propose a write twice, find its own
+    first proposal done, and call that a failed condition. So who needs to know compares `row` with what it wanted.
+    """
 
     applied: bool
     row: Row | None

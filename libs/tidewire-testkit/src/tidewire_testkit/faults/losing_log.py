@@ -7,6 +7,7 @@ Everything else passes through. It knows the port only, so it goes over every ad
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.log.port import (
@@ -71,7 +72,8 @@ class _Suffering:
     def _later[T](self, real: Callable[[], Awaitable[T]]) -> None:
         async def late() -> None:
             await asyncio.sleep(_LATE_SECONDS)
-            await real()
+            with suppress(Unavailable):  # nobody waits for it
+                await real()
 
         task = asyncio.ensure_future(late())
         self._late.add(task)

@@ -11,6 +11,7 @@ be repeated, OUTCOME_UNKNOWN of conditional writes and of what is not idempotent
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 
 from tidewire_kit.cassandra import (
     OUTCOME_UNKNOWN,
@@ -217,7 +218,8 @@ class LosingReplies(CassandraSession):
     def _later[T](self, real: Callable[[], Awaitable[T]]) -> None:
         async def late() -> None:
             await asyncio.sleep(random.uniform(0, _LATE_SECONDS))
-            await real()
+            with suppress(Unavailable):  # nobody waits for it
+                await real()
 
         task = asyncio.ensure_future(late())
         self._late.add(task)
