@@ -34,6 +34,9 @@ from tidewire_kit.log.embedded.tail import TailFile, TailState
 from tidewire_kit.log.errors import LogFull
 from tidewire_kit.log.port import Buffer
 
+_SMALL_BYTES = 16 << 10
+_ZEROS = memoryview(bytes(128 << 10))
+
 
 class Appended(NamedTuple):
     """What `append` did and `sync` shall make durable."""
@@ -57,6 +60,9 @@ class TopicAppender:
         self._descriptor = -1
         self._base = -1
         self._reserved = 0
+        """Size of the open segment's file, as far as known."""
+        self._written = 0
+        """Up to here in the open segment blocks were written, by frames or by zeros."""
         self._sync: Callable[[int], None] = files.sync_data
         with self._append_lock, self._sync_lock:
             self.tail: TailFile = recovery.open_tail(shape, settings)
@@ -141,12 +147,12 @@ class TopicAppender:
                 publish_segment(self.shape, state.segment_base)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             self._base = state.segment_base
-            self._reserved = 0
+            self._forget_size()
             state = self._adopt(state)
         at = state.position - state.segment_base
         if quick.read(self._descriptor, 8, at).strip(b"\0"):
             os.ftruncate(self._descriptor, at)
-            self._reserved = 0
+            self._forget_size()
         return state
 
     def _adopt(self, state: TailState) -> TailState:
@@ -187,10 +193,12 @@ class TopicAppender:
             next_offsets[frame.partition] = offset + 1
             position += frame.frame_bytes
             offsets.append(offset)
+        if needed <= _SMALL_BYTES:
+            pieces += self._zeros(position - base)
         try:
             files.write_pieces(self._descriptor, pieces, state.position - base)
         except OSError:
-            self._reserved = 0
+            self._forget_size()
             os.ftruncate(self._descriptor, state.position - base)
             raise
         indexed = state.indexed
@@ -201,6 +209,23 @@ class TopicAppender:
         end = TailState(position, base, stamp, state.generation, indexed, tuple(next_offsets))
         self.tail.written.store(end)
         return Appended(end, offsets)
+
+    def _zeros(self, end: int) -> list[Buffer]:
+        """Zeros to write behind frames that end at byte `end` of the segment, or nothing.
+
+        The first write to a reserved block has the file system note that it was written, which fdatasync then waits
+        for. Blocks that hold zeros already are synced with half the CPU and several times sooner. Small commits gain by
+        that; for large ones writing everything twice costs more.
+        """
+        if end <= self._written:
+            return []
+        count = max(0, min(len(_ZEROS), self._reserved - end))
+        self._written = end + count
+        return [_ZEROS[:count]] if count else []
+
+    def _forget_size(self) -> None:
+        """The file may have become shorter, or is another one."""
+        self._reserved = self._written = 0
 
     def _reserve(self, size: int) -> None:
         if size <= self._reserved:
@@ -222,7 +247,7 @@ class TopicAppender:
             if self._durable().position < state.position:
                 self.tail.durable.store(state)
         os.ftruncate(self._descriptor, state.position - state.segment_base)
-        self._reserved = 0
+        self._forget_size()
         stamp = max(self._settings.clock_us(), state.appended_at_us)
         base = state.position
         descriptor = prepare_segment(self.shape, SegmentHeader(base, stamp, state.offsets))
@@ -269,7 +294,7 @@ class TopicAppender:
             os.ftruncate(descriptor, durable.position - durable.segment_base)
         finally:
             os.close(descriptor)
-        self._reserved = 0
+        self._forget_size()
         cut = durable._replace(generation=durable.generation + 1, indexed=durable.segment_base)
         self.tail.durable.store(cut)
         self.tail.written.store(cut)
