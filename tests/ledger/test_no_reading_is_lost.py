@@ -23,33 +23,13 @@ from tidewire_testkit.whole.load import (
 )
 from tidewire_testkit.whole.own_ledger import OwnLedger
 from tidewire_testkit.whole.platform import TenantAccess, UpProcess, running, until
+from tidewire_testkit.whole.progress import progress
 from tidewire_testkit.whole.readback import count_readings, read_device, settled_ledger
 
 SECONDS = float(os.environ.get("TIDEWIRE_TEST_LEDGER_SECONDS", "60"))
 WINDOW_SECONDS = 8
-PROGRESS_SECONDS = 20.0
 
 pytestmark = [pytest.mark.ledger, pytest.mark.timeout(SECONDS + 180)]
-
-
-async def progress(up: UpProcess, access: TenantAccess, publishers: list[Publisher], killed: float) -> None:
-    """Waits until each publisher has an acknowledgement for a batch made after the kill, and that batch is visible."""
-    deadline = killed + PROGRESS_SECONDS
-
-    async def one(publisher: Publisher) -> None:
-        async def acknowledged() -> tuple[str, int] | None:
-            created, device, time_us = publisher.last_acknowledged
-            return (device, time_us) if created > killed else None
-
-        what = f"{publisher.name} is acknowledged again"
-        device, time_us = await until(acknowledged, what, deadline - time.monotonic())
-
-        async def visible() -> bool:
-            return bool(await read_device(up, access, device, start_us=time_us, end_us=time_us + 1))
-
-        await until(visible, f"what {publisher.name} sent since is visible", deadline - time.monotonic())
-
-    await asyncio.gather(*(one(publisher) for publisher in publishers))
 
 
 async def kill_in_turn(up: UpProcess, access: TenantAccess, publishers: list[Publisher]) -> dict[str, float]:
