@@ -59,27 +59,32 @@ def run(scale: Scale) -> list[Figure]:
 
 
 async def _run(scale: Scale) -> list[Figure]:
-    async with running_ingestion() as ingestion, running_echo() as echo:
+    async with (
+        running_ingestion() as ingestion,
+        running_echo() as echo,
+        running_echo("uvloop") as echo_on_uvloop,
+    ):
         medians = {}
         for name, shape in SHAPES.items():
             # In turn, so that the machine's moods hit both.
-            pairs = [
-                (await measure(ingestion, scale.seconds, shape), await measure(echo, scale.seconds, shape))
+            rounds = [
+                [await measure(target, scale.seconds, shape) for target in (ingestion, echo, echo_on_uvloop)]
                 for _ in range(scale.rounds)
             ]
-            medians[name] = tuple(statistics.median(each) for each in zip(*pairs, strict=True))
+            medians[name] = tuple(statistics.median(each) for each in zip(*rounds, strict=True))
     figures = []
     for name in ("unary 1,000", "unary 1"):
-        own, bare = medians[name]
+        own, bare, on_uvloop = medians[name]
         readings = SHAPES[name]["readings"]
         reference = (
-            f"{own:,.0f} calls/s/core of {bare:,.0f} echoed; {own * readings / MILLION:.2f} M readings/s/core"
+            f"{own:,.0f} calls/s/core of {bare:,.0f} echoed, {own / on_uvloop * 100:.0f} % of an echo on uvloop; "
+            f"{own * readings / MILLION:.2f} M readings/s/core"
         )
         figures.append(
             Figure(f"ingestion, {name}, durable, of a bare echo", own / bare * 100, "%", 75, reference)
         )
-    own, bare = medians["stream 10,000"]
-    reference = f"{own:,.0f} batches/s/core; bare echo {bare:,.0f}"
+    own, bare, on_uvloop = medians["stream 10,000"]
+    reference = f"{own:,.0f} batches/s/core; bare echo {bare:,.0f}, on uvloop {on_uvloop:,.0f}"
     figures.insert(
         1, Figure("ingestion, stream of 10,000, durable", own / 100, "M readings/s/core", 10, reference)
     )
@@ -135,9 +140,9 @@ async def running_ingestion(**environ: str) -> AsyncIterator[Target]:
 
 
 @contextlib.asynccontextmanager
-async def running_echo() -> AsyncIterator[Target]:
-    """The bare echo."""
-    process = start_module("benchmarks.echo", stdout=subprocess.PIPE)
+async def running_echo(*arguments: str) -> AsyncIterator[Target]:
+    """The bare echo, or with the argument `uvloop` one on the services' event loop."""
+    process = start_module("benchmarks.echo", *arguments, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         address = await asyncio.to_thread(process.stdout.readline)
@@ -147,9 +152,9 @@ async def running_echo() -> AsyncIterator[Target]:
         process.communicate()
 
 
-def start_module(module: str, **options: Any) -> subprocess.Popen[bytes]:
+def start_module(module: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Starts `python -m module`."""
-    return subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, **options)
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, **options)
 
 
 async def _address(root: Path, process: subprocess.Popen[bytes]) -> str:

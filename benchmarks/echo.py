@@ -1,11 +1,14 @@
 """A bare grpc.aio server that answers each request with its own bytes: what gRPC alone costs.
 
-Started by `bench_ingestion` as a process of its own; prints `host:port` once it serves.
+Started by `bench_ingestion` as a process of its own; prints `host:port` once it serves. With the argument `uvloop` it
+runs on that event loop, as the services do, else on the one that a bare server has.
 """
 
 import asyncio
+import sys
 
 import grpc
+import uvloop
 
 
 async def _unary(request: bytes, context: object) -> bytes:
@@ -34,4 +37,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    (uvloop if "uvloop" in sys.argv[1:] else asyncio).run(main())
