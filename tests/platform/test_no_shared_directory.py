@@ -10,21 +10,22 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
+from tidewire.registry.v1 import registry_pb2, registry_pb2_grpc
 from tidewire_client import (
     AsyncAdminClient,
     AsyncConnection,
     AsyncQueryClient,
     AsyncTelemetryPublisher,
     FileToken,
-    Unavailable,
     new_device,
 )
 from tidewire_kit.datadir import open_data_dir
 from tidewire_kit.endpoints import read_endpoints
 from tidewire_testkit.whole.backend import Backend
-from tidewire_testkit.whole.platform import TIDEWIRE, until
+from tidewire_testkit.whole.platform import TIDEWIRE, bearer, until
 
 pytestmark = [pytest.mark.platform, pytest.mark.distributed, pytest.mark.timeout(120)]
 
@@ -119,11 +120,14 @@ async def test_they_find_each_other_through_the_log(machines: Machines) -> None:
 
     async def all_known() -> bool:
         listed = {name: machines.address(name) for name in machines.processes}
-        async with AsyncConnection(first, token=admin_token) as connection:  # one that remembers nothing
-            try:
-                known = await AsyncAdminClient(connection).get_endpoints()
-            except Unavailable:  # it listens, and is busy with its start
-                return False
+        async with grpc.aio.insecure_channel(
+            first
+        ) as channel:  # the SDK knows only the registry that it was told of
+            stub = registry_pb2_grpc.RegistryServiceStub(channel)
+            answer = await stub.GetEndpoints(
+                registry_pb2.GetEndpointsRequest(), metadata=bearer(admin_token.token()), timeout=10
+            )
+        known = {endpoint.service: endpoint.addresses for endpoint in answer.endpoints}
         return all(
             address is not None and address in known.get(name.partition("-")[0], ())
             for name, address in listed.items()
@@ -141,10 +145,10 @@ async def test_they_find_each_other_through_the_log(machines: Machines) -> None:
         query = AsyncQueryClient(connection)
         for number in range(4):
             await admin.create_device(f"sensor-{number}", new_device())
-        began = time.time()
+        began_us = time.time_ns() // 1000
         async with AsyncTelemetryPublisher(connection, batch_readings=100) as publisher:
             for number in range(READINGS):
-                await publisher.add(f"sensor-{number % 4}", began + number / 1000, {"level": number})
+                await publisher.add(f"sensor-{number % 4}", began_us + number * 1000, {"level": number})
         assert publisher.totals.accepted == READINGS
 
         async def visible() -> bool:
