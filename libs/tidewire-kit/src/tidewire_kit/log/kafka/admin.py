@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import (
+    OFFSET_INVALID,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -175,6 +176,9 @@ class Admin:
         async def ask() -> dict[int, int]:
             asked = self._client.list_offsets(wanted, request_timeout=_ATTEMPT_SECONDS)
             answers = await asyncio.gather(*map(asyncio.wrap_future, asked.values()))
+            if any(found.offset == OFFSET_INVALID for found in answers):
+                # No offset and no error: so the library answers when the leader died while it was asked.
+                raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
             return {where.partition: found.offset for where, found in zip(asked, answers, strict=True)}
 
         return await self._asked(ask, topic, f"cannot ask for the offsets of topic {topic}")
