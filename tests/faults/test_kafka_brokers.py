@@ -35,6 +35,9 @@ def three() -> Iterator[KafkaCluster]:
 @asynccontextmanager
 async def loaded(cluster: KafkaCluster, prefix: str) -> AsyncIterator[LogLoad]:
     """A load that runs until the block ends, and is checked then."""
+    for number in cluster.numbers:  # a test that failed may have left them down
+        cluster.resume(number)
+    await asyncio.to_thread(cluster.start)
     environ = cluster.environ() | {"TIDEWIRE_KAFKA_TOPIC_PREFIX": f"{prefix}."}
     log = KafkaLog(settings.load(KafkaSettings, environ))
     await log.start()
