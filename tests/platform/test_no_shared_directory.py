@@ -167,3 +167,8 @@ async def test_they_find_each_other_through_the_log(machines: Machines) -> None:
         machines.processes["storage-1"].wait()
         machines.start("storage", 1)
         await until(visible, "the other storage process, or the new one, answers", 40)
+
+        async def is_back() -> bool:
+            return machines.address("storage-1") is not None
+
+        await until(is_back, "the new one serves", 60)
