@@ -83,6 +83,10 @@ def test_targets_are_balanced_where_grpc_can():
         "dns:///b:1",
         "dns:///a:1",
     ]
+    assert [target_of(("10.0.0.1:1", "10.0.0.2:1"), turn, tls=True) for turn in (0, 1)] == [
+        "ipv4:10.0.0.1:1",
+        "ipv4:10.0.0.2:1",
+    ]
 
 
 def test_tls_is_used_unless_the_host_is_this_machine():

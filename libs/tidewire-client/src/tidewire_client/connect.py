@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -79,12 +80,14 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def target_of(addresses: tuple[str, ...], turn: int = 0) -> str:
+def target_of(addresses: tuple[str, ...], turn: int = 0, *, tls: bool = False) -> str:
     """A gRPC target for the addresses of a service.
 
-    Addresses that are all IPv4 or all IPv6 make one target that is balanced round robin; of host names, which gRPC
-    cannot list, one is taken, another with each `turn`.
+    Without TLS, addresses that are all IPv4 or all IPv6 make one target that is balanced round robin. Else one is
+    taken, another with each `turn`: gRPC cannot list host names, and checks certificates against the whole target.
     """
+    if tls:
+        addresses = (addresses[turn % len(addresses)],)
     versions: set[int] = set()
     for address in addresses:
         try:
@@ -136,7 +139,7 @@ class AsyncConnection:
         self._channels: dict[str, tuple[str, grpc.aio.Channel]] = {}
         self._old: list[grpc.aio.Channel] = []
         self._asked_at = 0.0
-        self._turn = 0
+        self._turn = random.randrange(1 << 16)  # so that clients do not all begin with the same process
         self._lock = asyncio.Lock()
 
     @classmethod
@@ -234,7 +237,8 @@ class AsyncConnection:
         addresses = await self.addresses(service, refresh=refresh)
         if refresh:
             self._turn += 1
-        target = target_of(addresses, self._turn)
+        loopback = all(is_loopback(address) for address in addresses)
+        target = target_of(addresses, self._turn, tls=self.uses_tls(loopback=loopback))
         known = self._channels.get(service)
         if known is not None and known[0] == target:
             return known[1]
@@ -242,7 +246,7 @@ class AsyncConnection:
             self._old.append(known[1])
             if len(self._old) > 2:
                 await self._old.pop(0).close()
-        channel = self.open_channel(target, loopback=all(is_loopback(address) for address in addresses))
+        channel = self.open_channel(target, loopback=loopback)
         self._channels[service] = (target, channel)
         return channel
 
