@@ -151,7 +151,8 @@ async def test_a_lone_node_that_is_killed_has_lost_nothing(lone: CassandraCluste
             for _ in range(2):
                 await some(load, 300)
                 lone.kill()
-                await until(lambda: load.refused_writes > 0, message="writes are refused")
+                # A request is tried elsewhere until its own deadline before it is refused.
+                await until(lambda: load.refused_writes > 0, seconds=45, message="writes are refused")
                 await asyncio.to_thread(lone.restart)
                 await progress(lambda: load.last_begun, "writing")
         assert await load.check() > 600

@@ -100,7 +100,16 @@ class Platform:
         return found
 
     async def go_on(self, store: CassandraStore, number: int) -> None:
-        """What an owner does that has lost its memory: asks, and stores what is not stored."""
+        """What an owner does that has lost its memory: asks, and stores what is not stored.
+
+        A write that a dead process had sent may land between the two; then the owner asks again.
+        """
+        for _ in self.places:
+            with contextlib.suppress(ProgressMoved):
+                return await self._store_rest(store, number)
+        await self._store_rest(store, number)
+
+    async def _store_rest(self, store: CassandraStore, number: int) -> None:
         progress = await store.progress(self.places)
         whole = self.flush(number, number or None)
         parts = [
