@@ -106,7 +106,8 @@ class Platform:
         """
         for _ in self.places:
             with contextlib.suppress(ProgressMoved):
-                return await self._store_rest(store, number)
+                await self._store_rest(store, number)
+                return
         await self._store_rest(store, number)
 
     async def _store_rest(self, store: CassandraStore, number: int) -> None:
