@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tidewire_kit.clock import Clock
+from tidewire_kit.errors import FailedPrecondition
 from tidewire_kit.log.port import Buffer, Consumer, LogRecord, MessageLog, TopicPartition
 from tidewire_kit.observability import traces
 from tidewire_kit.observability.logs import get_logger
@@ -22,6 +23,11 @@ from tidewire_kit.owner.port import AdmittedRecord, Processor
 from tidewire_kit.telemetry.record import Record, decode_record
 
 logger = get_logger(__name__)
+
+_MOVED = frozenset({"NOT_OWNER", "PROGRESS_MOVED"})
+"""Reasons by which log and processors say that a partition has another owner by now."""
+_MOST_MOVES = 10
+"""So many in a row are no rebalance any more."""
 
 TRIES = 3
 """How often a record is tried before it is set aside."""
@@ -87,6 +93,7 @@ class PartitionOwner:
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._stale = False
+        self._moves = 0
         self._error: str | None = None
         self._stopped_until: float | None = None
         self._stopped_why = ""
@@ -163,6 +170,7 @@ class PartitionOwner:
                     self._consumer = await self._log.consume(self._group, [self._topic], self)
                 await self._cycle(self._consumer)
                 self._error = None
+                self._moves = 0
                 delay = self._settings.first_retry_seconds
             except Exception as error:  # noqa: BLE001 - a consumer that ends is an outage nobody sees
                 self._note_failure(error)
@@ -315,10 +323,15 @@ class PartitionOwner:
 
     def _note_failure(self, error: Exception) -> None:
         message = f"{type(error).__name__}: {error}"
+        self._stale = True
+        if isinstance(error, FailedPrecondition) and error.reason in _MOVED and self._moves < _MOST_MOVES:
+            # Rebalances bring it: the next polls tell who owns what, and progress is stored with its effect.
+            self._moves += 1
+            logger.warning("owner_moved", group=self._group, error=message)
+            return
         if message != self._error:
             logger.error("owner_failed", group=self._group, error=message, exc_info=error)
         self._error = message
-        self._stale = True
         self.stats.failures += 1
 
     async def _sleep(self, seconds: float) -> None:
