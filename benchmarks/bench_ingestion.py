@@ -38,7 +38,7 @@ from tidewire_testkit.tokens import new_signer, user_token
 
 MILLION = 1_000_000
 SHAPES: dict[str, dict[str, Any]] = {
-    "unary 1,000": {"mode": "unary", "readings": 1_000, "connections": 4, "window": 8},
+    "unary 1,000": {"mode": "unary", "readings": 1_000, "connections": 4, "window": 16},
     "stream 10,000": {"mode": "stream", "readings": 10_000, "connections": 2, "window": 8},
     "unary 1": {"mode": "unary", "readings": 1, "connections": 4, "window": 16, "payloads": 64},
 }
