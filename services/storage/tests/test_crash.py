@@ -73,15 +73,17 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
         "nothing twice, even where reading would hide it"
     )
     assert await rig.difference() == 0
-    latest = {
-        (entry.device_id, entry.metric): entry.last_us
-        for entry in (await rig.series.page(tenant.uid, [], [], 1000, "")).entries
-    }
-    assert latest == {
+    last_times = {
         (device_id, metric): max(time for time, name in readings if name == metric)
         for device_id, readings in expected.items()
         for metric in {name for _, name in readings}
     }
+
+    async def latest_known() -> bool:  # series states follow their blocks after `series_seconds`
+        entries = (await rig.series.page(tenant.uid, [], [], 1000, "")).entries
+        return {(entry.device_id, entry.metric): entry.last_us for entry in entries} == last_times
+
+    await until(latest_known, seconds=30, message="every series knows its last reading")
     for partition in {rig.partition(device) for device in devices}:
         *cut, _ = await rig.store.epochs(TopicPartitionKey(_incarnation(rig), partition))
         assert cut
