@@ -57,8 +57,3 @@
 {{- range .more -}}{{- $ports = append $ports (int .) -}}{{- end -}}
 {{- uniq $ports | toJson -}}
 {{- end }}
-
-{{/* Nobody made these servers before the release: what needs them cannot be a hook before the install. */}}
-{{- define "tidewire.ownServers" -}}
-{{- if or .Values.kafka.strimzi.enabled .Values.cassandra.k8ssandra.enabled -}}true{{- end -}}
-{{- end }}
