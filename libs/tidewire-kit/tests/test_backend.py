@@ -57,7 +57,7 @@ def test_each_backend_has_its_own_number_of_partitions() -> None:
 
     assert partitions({}) == 4
     assert partitions({"TIDEWIRE_PARTITIONS": "7", "TIDEWIRE_KAFKA_PARTITIONS": "9"}) == 7
-    assert partitions(distributed) == 48
+    assert partitions(distributed) == 12
     assert partitions({**distributed, "TIDEWIRE_PARTITIONS": "7", "TIDEWIRE_KAFKA_PARTITIONS": "9"}) == 9
 
 
