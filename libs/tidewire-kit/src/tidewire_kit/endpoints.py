@@ -23,7 +23,7 @@ class Endpoint:
     address: str
     """gRPC target, `host:port`."""
     metrics_address: str
-    """`host:port` of /metrics and /healthz; "" when it has none."""
+    """`host:port` of /metrics and the pages of health; "" when it has none."""
     pid: int
 
 

@@ -32,6 +32,18 @@ def advertised(address: str, advertise_host: str | None) -> str:
     return join_address(socket.gethostname(), int(port)) if anywhere else address
 
 
+def local(address: str) -> str:
+    """Returns the address by which this machine reaches a listener's: loopback for "any", whatever its name is."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return address
+    if not found.is_unspecified:
+        return address
+    return join_address("127.0.0.1" if found.version == 4 else "::1", int(port))
+
+
 def check_listener(host: str, *, secure: bool, insecure_allowed: bool) -> None:
     """Raises InvalidArgument for a listener on another address than loopback without TLS."""
     if secure or insecure_allowed or is_loopback(host):

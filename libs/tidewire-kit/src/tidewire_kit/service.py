@@ -39,6 +39,7 @@ from tidewire_kit.errors import InvalidArgument, TidewireError, Unavailable
 from tidewire_kit.grpc import (
     Check,
     Guard,
+    Health,
     Server,
     ServerSettings,
     TokenFile,
@@ -47,10 +48,11 @@ from tidewire_kit.grpc import (
     tls_files,
 )
 from tidewire_kit.identity import TokenVerifier
+from tidewire_kit.lasting import Lifeline
 from tidewire_kit.log.port import MemberProfile, MessageLog
-from tidewire_kit.net import advertised
+from tidewire_kit.net import advertised, local
 from tidewire_kit.observability import logs, traces
-from tidewire_kit.observability.http import MetricsServer
+from tidewire_kit.observability.http import MetricsServer, Page
 from tidewire_kit.observability.metrics import RpcMetrics, new_registry
 from tidewire_kit.settings import CommonSettings, SettingsClass, load, unknown_variables
 
@@ -73,7 +75,7 @@ class ServiceSettings(Protocol):
 
     @property
     def metrics_port(self) -> int:
-        """Of /metrics and /healthz; 0: a free one."""
+        """Of /metrics and the pages of health; 0: a free one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class ServiceParts:
     """Awaited last, also when `start` failed: close stores. The log is still open."""
     checks: Mapping[str, Check] = field(default_factory=dict)
     """Health checks, by name, besides those of the log and the replica."""
+    lifelines: Mapping[str, Lifeline] = field(default_factory=dict)
+    """What only a restart heals when it ends, by name, besides the log and the replica."""
 
 
 type Build[S: ServiceSettings] = Callable[[ServiceContext[S]], ServiceParts]
@@ -229,7 +233,7 @@ async def running_service[S: ServiceSettings](
         )
         stack.push_async_callback(server.stop)
         server.bind()  # before anything is started: a port in use is the most likely reason to fail
-        metrics_server = MetricsServer(metrics, lambda: server.health.failures)
+        metrics_server = MetricsServer(metrics, _pages(server.health))
         metrics_address = await metrics_server.start(
             common.host, settings.metrics_port, f"{settings.PREFIX}METRICS_PORT"
         )
@@ -245,11 +249,17 @@ async def running_service[S: ServiceSettings](
         server.health.add("log", _log_check(log))
         for check_name, check in parts.checks.items():
             server.health.add(check_name, check)
+        lifelines = {"log": log.ended, "registry-replica": directory.ended, **parts.lifelines}
+        for lifeline_name, lifeline in lifelines.items():
+            server.health.rest_on(lifeline_name, lifeline)
         await directory.ready()
         await parts.start()
-        address = advertised(await server.start(), common.advertise_host)
+        bound = await server.start()
+        address = advertised(bound, common.advertise_host)
+        # Who shares the directory shares the machine, and needs no name for it; but a certificate is for a name.
+        here = address if common.tls_cert_file is not None else local(bound)
+        endpoint = Endpoint(here, local(metrics_address), os.getpid())
         metrics_address = advertised(metrics_address, common.advertise_host)
-        endpoint = Endpoint(address, metrics_address, os.getpid())
         add_endpoint(data_dir, name, endpoint)
         stack.callback(remove_endpoint, data_dir, name, endpoint)
         await log.announce(MemberProfile(name, {"grpc": address, "metrics": metrics_address}))
@@ -305,6 +315,19 @@ def _log_check(log: MessageLog) -> Check:
         return None
 
     return check
+
+
+def _pages(health: Health) -> dict[str, Page]:
+    async def ready() -> Mapping[str, str]:
+        return health.failures
+
+    async def alive() -> Mapping[str, str]:
+        return health.dead
+
+    async def started() -> Mapping[str, str]:
+        return health.not_started
+
+    return {"/readyz": ready, "/healthz": ready, "/livez": alive, "/startupz": started}
 
 
 def _server_settings(settings: ServiceSettings, common: CommonSettings) -> ServerSettings:

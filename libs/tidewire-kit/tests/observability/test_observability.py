@@ -79,7 +79,11 @@ async def test_the_pages() -> None:
     registry = CollectorRegistry()
     Counter("tidewire_toy_things", "Things.", registry=registry).inc()
     failures: dict[str, str] = {}
-    server = MetricsServer(registry, lambda: failures)
+
+    async def page() -> dict[str, str]:
+        return failures
+
+    server = MetricsServer(registry, {"/healthz": page})
     address = await server.start("127.0.0.1", 0, "TIDEWIRE_TOY_METRICS_PORT")
     try:
         status, body = await _get(address, b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -96,7 +100,7 @@ async def test_the_pages() -> None:
             await _get(address, rubbish)
         assert (await _get(address, b"HEAD /metrics HTTP/1.0\r\n\r\n")) == ("HTTP/1.1 200 OK", "")
         with pytest.raises(FailedPrecondition, match="TIDEWIRE_TOY_METRICS_PORT"):
-            await MetricsServer(registry, dict).start(
+            await MetricsServer(registry, {}).start(
                 "127.0.0.1", int(address.split(":")[1]), "TIDEWIRE_TOY_METRICS_PORT"
             )
     finally:

@@ -58,7 +58,7 @@ def _data_dir(given: Path | None) -> Path:
 
 def up(
     data_dir: DataDirOption = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(envvar="TIDEWIRE_HOST", help="Address to listen on.")] = "127.0.0.1",
     registry_port: Port = None,
     registry_metrics_port: Port = None,
     ingestion_port: Port = None,
@@ -73,6 +73,17 @@ def up(
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Take free ports where none is named.")
     ] = False,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            envvar="TIDEWIRE_UP_HEALTH_PORT",
+            help="Port of one page of health for all services: /readyz, /livez and /startupz; 0 takes a free one. "
+            "Default: TIDEWIRE_UP_HEALTH_PORT, else none.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the whole platform here, until Ctrl-C.
 
@@ -96,6 +107,7 @@ def up(
         storage_processes=storage_processes,
         registry_processes=registry_processes,
         free_ports=free_ports,
+        health_port=health_port,
     )
     run_command(run_up(options))
 

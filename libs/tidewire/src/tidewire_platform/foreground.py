@@ -4,7 +4,9 @@ import asyncio
 import signal
 import sys
 import time
+from contextlib import AsyncExitStack
 
+from tidewire_platform.health import HealthPage
 from tidewire_platform.platform import Platform, running_platform
 from tidewire_platform.specs import PlatformOptions
 
@@ -16,10 +18,20 @@ async def run_up(options: PlatformOptions) -> int:
     stop = asyncio.Event()
     stop_at_signals(stop)
     began = time.monotonic()
-    async with running_platform(options, "tidewire up", stop) as platform:
+    async with AsyncExitStack() as stack:
+        page = HealthPage()
+        stack.push_async_callback(page.close)  # after the services have stopped
+        health_address = ""
+        if options.health_port is not None:
+            health_address = await page.start(options.host, options.health_port)
+        platform = await stack.enter_async_context(running_platform(options, "tidewire up", stop))
+        page.serving(platform)
         write_local_context(platform)
         _announce(platform, time.monotonic() - began)
+        if health_address:
+            print(f"  {'health':<14} http://{health_address}/readyz, /livez, /startupz", flush=True)
         await stop.wait()
+        page.stopping()
         print(
             "Stopping the services in order; once more Ctrl-C ends them at once", file=sys.stderr, flush=True
         )

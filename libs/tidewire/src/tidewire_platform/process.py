@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tidewire_kit.errors import FailedPrecondition
+from tidewire_kit.lasting import ended
 from tidewire_platform.logs import LogSink, parse_line
 from tidewire_platform.specs import ProcessSpec, process_environment
 
@@ -54,6 +55,10 @@ class ServiceProcess:
         """Starts the process and the task that keeps it alive."""
         await self._spawn()
         self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.spec.name}")
+
+    def ended(self) -> str | None:
+        """Says so when nothing starts the process again though nobody asked it to stop."""
+        return None if self._stopping else ended(self._keeper)
 
     def mark_serving(self, port: int, metrics_port: int) -> None:
         """Notes that it serves on these ports. A restart asks for the same, so that clients find it again."""

@@ -39,6 +39,8 @@ class PlatformOptions:
     registry_processes: int = 1
     """More than one only on the distributed backend."""
     free_ports: bool = False
+    health_port: int | None = None
+    """Of one page of health for all services; None: there is none."""
 
     def ports_of(self, service: Service) -> tuple[int, int]:
         """(gRPC port, metrics port) of the first process of `service`: as named, or free ones, or the usual ones."""

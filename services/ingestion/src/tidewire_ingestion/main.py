@@ -68,6 +68,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         drain=producer.close,
         close=close,
         checks={"log-writable": writable, "registry-replica": directory.check},
+        lifelines={"quota-shares": exchange.ended},
     )
 
 

@@ -16,7 +16,7 @@ class Settings:
     """Port of the gRPC API. 0: a free one."""
 
     metrics_port: int = setting(7102, minimum=0, maximum=65535)
-    """Port of /metrics and /healthz. 0: a free one."""
+    """Port of /metrics, /readyz, /livez and /startupz. 0: a free one."""
 
     pending_bytes: int = setting(64 << 20, minimum=1 << 20, maximum=1 << 34)
     """Most bytes admitted and not yet durable; above it batches are refused (OVERLOADED). 64 MiB is some

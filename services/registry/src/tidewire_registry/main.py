@@ -78,7 +78,13 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
 
     descriptor = registry_pb2.DESCRIPTOR.services_by_name["RegistryService"]
     handler = service_handler(descriptor, servicer, ACCESS, ctx.guard)
-    return ServiceParts([handler], start=start, close=close, checks={"publishing": check_publishing})
+    return ServiceParts(
+        [handler],
+        start=start,
+        close=close,
+        checks={"publishing": check_publishing},
+        lifelines={"publishing": publisher.ended, "upkeep": upkeep.ended},
+    )
 
 
 def _signing_key_file(ctx: ServiceContext[Settings]) -> Path:

@@ -16,7 +16,7 @@ class Settings:
     """Port of the gRPC listener; 0: a free one. Default 7001: the one address that clients know."""
 
     metrics_port: int = setting(7101, minimum=0, maximum=65535)
-    """Port of /metrics and /healthz; 0: a free one."""
+    """Port of /metrics, /readyz, /livez and /startupz. 0: a free one."""
 
     sweep_seconds: float = setting(5.0, minimum=0.1, maximum=60)
     """How often changes whose publishing failed are published again. Default 5: other services then know of a block

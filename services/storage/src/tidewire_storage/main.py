@@ -90,6 +90,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         drain=drain,
         close=close,
         checks={"consumer": consumer_check},
+        lifelines={"consumer": owner.ended, "housekeeping": housekeeping.ended},
     )
 
 

@@ -16,7 +16,7 @@ class Settings:
     """Port of the gRPC API; 0 takes a free one."""
 
     metrics_port: int = setting(7103, minimum=0, maximum=65535)
-    """Port of /metrics and /healthz; 0 takes a free one."""
+    """Port of /metrics, /readyz, /livez and /startupz. 0: a free one."""
 
     flush_seconds: float = setting(2.0, minimum=0.05, maximum=4.0)
     """Longest time that rows are gathered before they are stored and visible, in seconds. Readings have to be visible

@@ -25,6 +25,7 @@ from tidewire_kit.directory.views import (
 )
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.ids import TenantId, Uid
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.port import TableItem, TableReader
 from tidewire_kit.observability.logs import get_logger
 
@@ -109,6 +110,10 @@ class Directory:
     async def check(self) -> str | None:
         """A health check: None while `fresh`, otherwise why not."""
         return None if self.fresh else f"the registry has been silent for {FRESH_SECONDS:g} s or more"
+
+    def ended(self) -> str | None:
+        """Says so when nothing follows the topic any more though nobody closed it; see `tidewire_kit.lasting`."""
+        return ended(self._task)
 
     # Reading
 

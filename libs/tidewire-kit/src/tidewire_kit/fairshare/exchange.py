@@ -17,6 +17,7 @@ from tidewire_kit import topics
 from tidewire_kit.clock import Clock
 from tidewire_kit.errors import TidewireError
 from tidewire_kit.fairshare.board import Board, TenantDemand, decode, encode
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.port import MessageLog, TableItem
 from tidewire_kit.observability.logs import get_logger
 
@@ -76,6 +77,10 @@ class DemandExchange:
         if tasks and self._sequence:
             with contextlib.suppress(TidewireError):
                 await self._log.put(topics.DEMAND, [(self._key(self._own), None)])
+
+    def ended(self) -> str | None:
+        """Says so when reports are not written or read any more; see `tidewire_kit.lasting`."""
+        return ended(*self._tasks)
 
     # Inside
 

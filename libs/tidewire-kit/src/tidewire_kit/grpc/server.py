@@ -89,8 +89,8 @@ class Server:
             names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
         self.bind()
+        await self.health.start()  # before the first question can come, so that none is answered by a guess
         await self._server.start()
-        await self.health.start()
         return self.address
 
     async def drain(self, grace_seconds: float) -> bool:

@@ -201,6 +201,11 @@ class MessageLog(Protocol):
     async def close(self) -> None:
         """Closes consumers and table readers, finishes what `produce` has taken, leaves the members. Idempotent."""
 
+    def ended(self) -> str | None:
+        """Says which of the threads and tasks that the log runs by has ended, so that only a new process can go on.
+
+        None while all run (see `tidewire_kit.lasting`); brokers and disks are not looked at."""
+
     # Topics
 
     async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:

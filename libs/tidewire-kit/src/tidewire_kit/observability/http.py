@@ -1,12 +1,12 @@
-"""The pages /metrics (Prometheus) and /healthz of a process, on a port of their own, on the process's loop.
+"""The pages of a process, /metrics (Prometheus) and those of its health, on a port of their own, on its loop.
 
-A hand-written answer to two GETs: a web framework, or a thread that competes for the interpreter, would be more than
+A hand-written answer to a few GETs: a web framework, or a thread that competes for the interpreter, would be more than
 it is worth.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -17,14 +17,17 @@ from tidewire_kit.net import bind_error, join_address
 _REQUEST_SECONDS: Final = 5.0
 _MAX_HEADER_LINES: Final = 100
 
+Page = Callable[[], Awaitable[Mapping[str, str]]]
+"""Returns what fails → why; empty: all is well."""
+
 
 class MetricsServer:
-    """Serves GET /metrics and GET /healthz (200 `{}` or 503 with the failing checks)."""
+    """Serves GET /metrics and the pages of health: 200 `{}`, or 503 with what fails as JSON."""
 
-    def __init__(self, registry: CollectorRegistry, failures: Callable[[], Mapping[str, str]]) -> None:
-        """`failures` returns check → why it fails; empty: healthy."""
+    def __init__(self, registry: CollectorRegistry | None, pages: Mapping[str, Page]) -> None:
+        """`pages` maps paths, such as `/readyz`, to what they say; None as `registry`: there is no /metrics."""
         self._registry = registry
-        self._failures = failures
+        self._pages = pages
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int, port_variable: str) -> str:
@@ -48,7 +51,7 @@ class MetricsServer:
                 for _ in range(_MAX_HEADER_LINES):
                     if (await reader.readline()).strip() == b"":
                         break
-                status, kind, body = self._page(method, path)
+                status, kind, body = await self._page(method, path)
                 head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
                 writer.write(
                     f"{head}Connection: close\r\n\r\n".encode() + (b"" if method == "HEAD" else body)
@@ -59,13 +62,14 @@ class MetricsServer:
         finally:
             writer.close()
 
-    def _page(self, method: str, path: str) -> tuple[str, str, bytes]:
+    async def _page(self, method: str, path: str) -> tuple[str, str, bytes]:
         if method not in ("GET", "HEAD"):
             return "405 Method Not Allowed", "text/plain", b"only GET\n"
-        if path == "/metrics":
+        if path == "/metrics" and self._registry is not None:
             return "200 OK", CONTENT_TYPE_LATEST, generate_latest(self._registry)
-        if path == "/healthz":
-            failures = dict(self._failures())
+        if path in self._pages:
+            failures = dict(await self._pages[path]())
             status = "503 Service Unavailable" if failures else "200 OK"
             return status, "application/json", json.dumps(failures).encode() + b"\n"
-        return "404 Not Found", "text/plain", b"/metrics or /healthz\n"
+        known = [*(["/metrics"] if self._registry is not None else []), *self._pages]
+        return "404 Not Found", "text/plain", f"there are {', '.join(known)}\n".encode()

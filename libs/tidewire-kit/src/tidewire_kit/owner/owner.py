@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tidewire_kit.clock import Clock
 from tidewire_kit.errors import FailedPrecondition
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.port import Buffer, Consumer, LogRecord, MessageLog, TopicPartition
 from tidewire_kit.observability import traces
 from tidewire_kit.observability.logs import get_logger
@@ -125,6 +126,10 @@ class PartitionOwner:
                 f"{self._stopped_why}; next try in {left:.0f} s"
             )
         return self._processor.obstacle() or self._error
+
+    def ended(self) -> str | None:
+        """Says so when the loop has ended though nobody closed it; see `tidewire_kit.lasting`."""
+        return ended(self._task)
 
     # Rebalance
 

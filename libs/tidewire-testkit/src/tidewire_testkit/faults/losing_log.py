@@ -147,6 +147,10 @@ class LosingLog:
         await self.drain()
         await self._inner.close()
 
+    def ended(self) -> str | None:
+        """As of the real log."""
+        return self._inner.ended()
+
     async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         """As of the real log."""
         await self._inner.ensure_topics(specs)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from tidewire_kit.clock import Clock
 from tidewire_kit.errors import TidewireError, Unavailable
 from tidewire_kit.ids import TenantId
+from tidewire_kit.lasting import ended
 from tidewire_kit.observability.logs import get_logger
 from tidewire_registry.domain.changes import Change
 from tidewire_registry.domain.tenants import Tenant
@@ -71,7 +72,10 @@ class Publisher:
             await self._store.set_published_topic(self._topic.incarnation)
         else:
             await self._sweep()
-        self._tasks = [asyncio.create_task(self._put_changes()), asyncio.create_task(self._mark_changes())]
+        self._tasks = [
+            asyncio.create_task(self._put_changes(), name="registry publish"),
+            asyncio.create_task(self._mark_changes(), name="registry mark"),
+        ]
 
     async def close(self) -> None:
         """Publishes what waits, then stops. Idempotent."""
@@ -84,6 +88,10 @@ class Publisher:
         self._tasks = []
         if self._published:
             await self._flush_marks()
+
+    def ended(self) -> str | None:
+        """Says so when nothing is published any more though nobody closed it; see `tidewire_kit.lasting`."""
+        return ended(*self._tasks)
 
     async def publish(self, changes: Sequence[Change]) -> None:
         """Returns when these changes, just committed, are on the topic.

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from tidewire_kit.clock import Clock
 from tidewire_kit.errors import TidewireError
+from tidewire_kit.lasting import ended
 from tidewire_kit.observability.logs import get_logger
 from tidewire_registry.application.requests import REPLAY_SECONDS
 from tidewire_registry.application.topic_watch import TopicWatch
@@ -46,10 +47,13 @@ class Upkeep:
         await self._topic.put_signing_key(self._signing_key)
         await self._topic.put_heartbeat()
         self._tasks = [
-            asyncio.create_task(self._every(HEARTBEAT_SECONDS, self._topic.put_heartbeat, self._never)),
-            asyncio.create_task(self._every(_WATCH_SECONDS, self._watch.check, self._never)),
-            asyncio.create_task(self._every(_PURGE_SECONDS, self.purge, self._purge_now)),
-            asyncio.create_task(self._every(_FORGET_SECONDS, self._forget, self._never)),
+            asyncio.create_task(self._every(seconds, work, now), name=f"registry {work.__name__}")
+            for seconds, work, now in (
+                (HEARTBEAT_SECONDS, self._topic.put_heartbeat, self._never),
+                (_WATCH_SECONDS, self._watch.check, self._never),
+                (_PURGE_SECONDS, self.purge, self._purge_now),
+                (_FORGET_SECONDS, self._forget, self._never),
+            )
         ]
         self._purge_now.set()
 
@@ -59,6 +63,10 @@ class Upkeep:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+
+    def ended(self) -> str | None:
+        """Says so when one of the loops has ended though nobody closed it; see `tidewire_kit.lasting`."""
+        return ended(*self._tasks)
 
     def purge_soon(self) -> None:
         """Says that a tenant was deleted."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from tidewire_kit.clock import Clock
 from tidewire_kit.directory import Directory
 from tidewire_kit.ids import TenantId
+from tidewire_kit.lasting import ended
 from tidewire_kit.observability.logs import get_logger
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.ingest import IngestReadings
@@ -62,6 +63,10 @@ class Housekeeping:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def ended(self) -> str | None:
+        """Says so when a loop has ended though nobody closed it; see `tidewire_kit.lasting`."""
+        return ended(*self._tasks)
 
     async def purge(self) -> None:
         """Removes what belongs to deleted tenants and devices, also those deleted while storage was down."""

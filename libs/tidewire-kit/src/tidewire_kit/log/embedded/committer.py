@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from tidewire_kit.errors import InvalidArgument, TidewireError, Unavailable
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.embedded.appender import TopicAppender
 from tidewire_kit.log.embedded.frames import PreparedFrame
 from tidewire_kit.log.embedded.settings import EmbeddedLogSettings
@@ -71,6 +72,10 @@ class Committer:
         if first:
             self._signal.put(True)
         return future
+
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return ended(self._thread)
 
     async def close(self) -> None:
         """Finishes what was queued, then ends the thread."""

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
+from tidewire_kit.lasting import ended, first
 from tidewire_kit.log.embedded import files, meta
 from tidewire_kit.log.embedded.capacity import Capacity
 from tidewire_kit.log.embedded.committer import Committer
@@ -85,7 +86,7 @@ class EmbeddedLog:
             self._closing = True
             await self._close_parts()
             raise
-        self._maintenance = asyncio.create_task(self._maintain())
+        self._maintenance = asyncio.create_task(self._maintain(), name="log maintenance")
 
     async def close(self) -> None:
         """See the port."""
@@ -102,6 +103,14 @@ class EmbeddedLog:
         await asyncio.gather(*(committer.close() for committer in self._committers.values()))
         await self._membership.close()
         await self._close_parts()
+
+    def ended(self) -> str | None:
+        """See the port."""
+        if not self._started or self._closing:
+            return None
+        lifelines = [self._meta.ended, self._membership.ended]
+        lifelines += [committer.ended for committer in self._committers.values()]
+        return ended(self._maintenance) or first(lifelines)
 
     # Topics
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidewire_kit.errors import TidewireError
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.embedded.settings import EmbeddedLogSettings
 from tidewire_kit.log.embedded.vitals import Vitals
 from tidewire_kit.log.port import Member, MemberProfile, TableItem, TableReader, TopicSpec
@@ -64,13 +65,20 @@ class Membership:
 
     async def start(self) -> None:
         """Follows the others; returns when all that are there are known."""
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._beat())]
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="members"),
+            asyncio.create_task(self._beat(), name="heartbeats"),
+        ]
         caught_up = asyncio.create_task(self._reader.caught_up.wait())
         await asyncio.wait({caught_up, self._tasks[0]}, return_when=asyncio.FIRST_COMPLETED)
         caught_up.cancel()
         if self._tasks[0].done():
             self._tasks[0].result()
         self._look_for_dead()
+
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return ended(*self._tasks)
 
     async def close(self) -> None:
         """Leaves at once, as far as the log still lets us."""

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from tidewire_kit.errors import TidewireError, Unavailable
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.errors import LogFull
 
 T = TypeVar("T")
@@ -66,6 +67,10 @@ class MetaThread:
     async def write(self, job: Job[T]) -> T:
         """Runs a job in a transaction (perhaps together with others); durable on return. May be run twice."""
         return await self._submit(job, writes=True)
+
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return ended(self._thread)
 
     async def close(self) -> None:
         """Runs what is queued, then closes the database. Idempotent."""

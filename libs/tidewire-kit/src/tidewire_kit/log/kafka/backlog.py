@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 from tidewire_kit.errors import TidewireError
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.errors import LogFull
 from tidewire_kit.log.kafka.admin import Admin
 
@@ -50,6 +51,10 @@ class Backlog:
         why = self._full.get(topic)
         if why is not None:
             raise LogFull(why, retry_delay_seconds=self._look_seconds)
+
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return ended(self._task)
 
     async def close(self) -> None:
         """Looks no more."""

@@ -150,6 +150,10 @@ class KafkaConsumer:
         """See the port."""
         self._positions.resume(partitions)
 
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return self._worker.ended()
+
     async def close(self) -> None:
         """See the port."""
         if self._closed:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
+from tidewire_kit.lasting import ended, first
 from tidewire_kit.log.errors import UnknownTopic
 from tidewire_kit.log.kafka import topics
 from tidewire_kit.log.kafka.admin import Admin
@@ -104,6 +105,17 @@ class KafkaLog:
                 _log.exception("a consumer of group %s did not close in order", consumer.group)
         await self._membership.close()
         await self._close_parts()
+
+    def ended(self) -> str | None:
+        """See the port."""
+        if not self._started or self._closing:
+            return None
+        lifelines = [self._membership.ended, self._producer.ended, self._backlog.ended]
+        lifelines += [consumer.ended for consumer in self._consumers]
+        lifelines += [table.ended for table in self._tables]
+        if self._reader is not None:
+            lifelines.append(self._reader.ended)
+        return ended(self._housekeeping) or first(lifelines)
 
     # Topics
 

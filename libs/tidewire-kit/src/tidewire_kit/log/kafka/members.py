@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tidewire_kit.errors import TidewireError
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.port import Member, MemberProfile, TableItem, TableReader, TopicSpec
 from tidewire_kit.topics import MEMBERS
 
@@ -60,6 +61,10 @@ class Membership:
         if self._tasks[0].done():
             self._tasks[0].result()
         self._tasks.append(asyncio.create_task(self._beat(), name="heartbeats"))
+
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return ended(*self._tasks)
 
     async def close(self) -> None:
         """Leaves at once, as far as the log still lets us."""

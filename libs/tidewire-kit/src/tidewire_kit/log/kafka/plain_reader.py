@@ -32,6 +32,10 @@ class PlainReader:
         """Returns records from `offset` on and before `end`; both lie in the log. `topic` is the port's name."""
         return await self._worker.call(self._read, topic, partition, offset, end, max_bytes)
 
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return self._worker.ended()
+
     async def close(self) -> None:
         """Gives up the client."""
         closing = self._worker.call(self._close)

@@ -17,6 +17,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tidewire_kit.errors import InvalidArgument, TidewireError, Unavailable
+from tidewire_kit.lasting import ended
 from tidewire_kit.log.errors import LogFull
 from tidewire_kit.log.kafka import config
 from tidewire_kit.log.kafka.errors import DEPENDENCY, mapped
@@ -158,6 +159,10 @@ class KafkaProducer:
         self._calls += 1
         self._queued_bytes += size
         return future
+
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return ended(self._thread)
 
     async def close(self) -> None:
         """Takes nothing more; returns when everything taken is acknowledged, or given up after 10 s. Idempotent."""

@@ -50,6 +50,10 @@ class KafkaTable:
     def __aiter__(self) -> AsyncIterator[list[TableItem]]:
         return self._batches()
 
+    def ended(self) -> str | None:
+        """As of `MessageLog.ended`."""
+        return self._worker.ended()
+
     async def close(self) -> None:
         """Ends the iteration."""
         if self._stopped.is_set():

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from tidewire_kit.lasting import ended
+
 _Job = Callable[[], None]
 
 
@@ -20,6 +22,7 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -47,6 +50,10 @@ class Worker:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
 
+    def ended(self) -> str | None:
+        """Says so when the thread has ended though nobody stopped it: calls would wait for ever."""
+        return None if self._stopping else ended(self._thread)
+
     def serve(self, done: Callable[[], bool]) -> None:
         """From the thread, inside a call: runs further calls until `done()`, which is asked after each."""
         while not done():
@@ -58,6 +65,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the thread after what is queued."""
+        self._stopping = True
         self._jobs.put(None)
 
     def _run(self) -> None:
