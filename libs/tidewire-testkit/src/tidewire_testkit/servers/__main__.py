@@ -149,7 +149,7 @@ def _run(names: list[str], command: list[str]) -> int:
     if not command:
         raise ServerError("run needs a command after --")
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    clusters: dict[str, Cluster] = {name: CLUSTERS[name]() for name in names}
+    clusters: dict[str, Cluster] = {name: CLUSTERS[name](lasting=False) for name in names}
     status = 1
     try:
         for cluster in clusters.values():

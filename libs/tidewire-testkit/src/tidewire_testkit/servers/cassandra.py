@@ -34,7 +34,8 @@ class CassandraCluster(Cluster):
 
     `settings` are keys of cassandra.yaml; a string that spells a number or the like is taken as that. A lone node
     syncs its commit log with every batch of writes (`commitlog_sync: batch`), because a periodic one loses what was
-    acknowledged in the last 100 ms before a crash; three are periodic, as in production.
+    acknowledged in the last 100 ms before a crash; three, and nodes that are not `lasting`, are periodic, as in
+    production.
     """
 
     NAME = "cassandra"
@@ -108,6 +109,9 @@ class CassandraCluster(Cluster):
             "cassandra.system_auth.default_rf": nodes,
             "cassandra.system_distributed.default_rf": nodes,
         }
+        if not self.lasting:
+            # Otherwise every change of a table flushes the tables that describe tables.
+            properties["cassandra.test.flush_local_schema_changes"] = "false"
         return [
             java(),
             f"@{RECIPES / 'cassandra' / 'java.options'}",
@@ -170,7 +174,8 @@ class CassandraCluster(Cluster):
             "storage_compatibility_mode": "NONE",
             "memtable": {"configurations": {"default": {"class_name": "TrieMemtable"}}},
             "sstable": {"selected_format": "bti"},
-            **(lone if nodes == 1 else several),
+            **(lone if nodes == 1 and self.lasting else several),
+            "auto_snapshot": False,  # of tables that are dropped or emptied
             # Small and quick rather than wide.
             "concurrent_reads": 8,
             "concurrent_writes": 16,

@@ -49,7 +49,7 @@ def kafka_servers() -> Iterator[str]:
         return
     from tidewire_testkit.servers.kafka import KafkaCluster  # loads a driver that most test runs do not need
 
-    with KafkaCluster() as cluster:
+    with KafkaCluster(lasting=False) as cluster:
         yield cluster.bootstrap_servers
 
 
@@ -61,5 +61,5 @@ def cassandra_contact_points() -> Iterator[str]:
         return
     from tidewire_testkit.servers.cassandra import CassandraCluster
 
-    with CassandraCluster() as cluster:
+    with CassandraCluster(lasting=False) as cluster:
         yield cluster.contact_points

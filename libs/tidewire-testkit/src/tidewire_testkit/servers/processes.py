@@ -9,19 +9,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tidewire_testkit.leash import start_free, start_leashed
 from tidewire_testkit.polling import until_sync
 
-LEASH = Path(__file__).with_name("leash.py")
 STOP_SECONDS = 60.0
 LOG_TAIL_CHARACTERS = 4000
-
-_STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
-"""The kernel ties a leashed process to the *thread* that started it, so this one lives as long as the process."""
 
 
 class ServerError(Exception):
@@ -59,16 +54,9 @@ class Node:
         """Starts the process unless it runs; returns at once."""
         if self.pid is not None:
             return
-        leash = [sys.executable, "-I", str(LEASH), str(os.getpid())] if self._leashed else []
+        start = start_leashed if self._leashed else start_free
         with self.log_file.open("ab") as log:
-            self._process = _STARTER.submit(
-                subprocess.Popen[bytes],
-                [*leash, *self._command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            ).result()
+            self._process = start(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         (self.home / "pid").write_text(str(self._process.pid))
 
     def check_running(self) -> None:

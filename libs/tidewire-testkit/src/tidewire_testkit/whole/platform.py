@@ -24,6 +24,7 @@ from grpc_health.v1 import health_pb2
 from tidewire.ingestion.v1 import ingestion_pb2_grpc
 from tidewire.registry.v1 import registry_pb2, registry_pb2_grpc, resources_pb2
 from tidewire.storage.v1 import storage_pb2_grpc
+from tidewire_testkit.leash import start_leashed
 from tidewire_testkit.whole.backend import current
 
 TIDEWIRE = Path(sys.executable).with_name("tidewire")
@@ -129,15 +130,15 @@ class UpProcess:
             for text in (f"--{service}-processes", str(count))
         ]
         with (self._home / "up.out").open("wb") as out, (self._home / "up.err").open("wb") as err:
-            self._process = subprocess.Popen(
-                self.command_line(
-                    "up", "--data-dir", str(self.data_dir), "--free-ports", *counts, *self._options
-                ),
+            up = self.command_line(
+                "up", "--data-dir", str(self.data_dir), "--free-ports", *counts, *self._options
+            )
+            self._process = start_leashed(
+                up,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                start_new_session=True,
             )
 
     async def wait_serving(self, seconds: float = START_SECONDS) -> None:
