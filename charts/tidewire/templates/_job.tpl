@@ -1,14 +1,14 @@
 {{/* A Job that runs one command of `tidewire`, with what it needs while it runs. As a hook before install and upgrade, or,
      where the servers are made by this release, as an ordinary Job that tries until they are there.
-     Context: dict of root, component (the Job's name), args, weight and egress (rules as text); token: true mounts a
-     token for the Kubernetes API. */}}
+     Context: dict of root, component (the Job's name), hook, args, weight and egress (rules as text); token: true mounts
+     a token for the Kubernetes API. */}}
 
 {{- define "tidewire.jobAnnotations" -}}
 {{- if .hook }}
-annotations:
-  helm.sh/hook: pre-install,pre-upgrade
-  helm.sh/hook-weight: {{ .weight | quote }}
-  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  annotations:
+    helm.sh/hook: pre-install,pre-upgrade
+    helm.sh/hook-weight: {{ .weight | quote }}
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 {{- end }}
 
@@ -20,7 +20,7 @@ apiVersion: v1
 kind: ServiceAccount
 metadata:
   {{- include "tidewire.metadata" . | nindent 2 }}
-  {{- include "tidewire.jobAnnotations" $earlier | nindent 2 }}
+  {{- include "tidewire.jobAnnotations" $earlier }}
 automountServiceAccountToken: false
 ---
 {{- if .root.Values.networkPolicy.enabled }}
@@ -28,7 +28,7 @@ apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
   {{- include "tidewire.metadata" . | nindent 2 }}
-  {{- include "tidewire.jobAnnotations" $earlier | nindent 2 }}
+  {{- include "tidewire.jobAnnotations" $earlier }}
 spec:
   podSelector:
     matchLabels:
@@ -37,7 +37,7 @@ spec:
   ingress: []
   egress:
     {{- include "tidewire.dnsRule" .root | nindent 4 }}
-    {{- .egress | nindent 4 }}
+    {{- .egress | trim | nindent 4 }}
 ---
 {{- end }}
 apiVersion: batch/v1
@@ -48,7 +48,7 @@ metadata:
   namespace: {{ .root.Release.Namespace }}
   labels:
     {{- include "tidewire.labels" . | nindent 4 }}
-  {{- include "tidewire.jobAnnotations" . | nindent 2 }}
+  {{- include "tidewire.jobAnnotations" . }}
 spec:
   backoffLimit: {{ ternary .root.Values.jobs.backoffLimit 100 $hook }}
   {{- if $hook }}

@@ -41,13 +41,15 @@ spec:
             matchLabels:
               {{- include "tidewire.selector" .root | nindent 14 }}
         {{- end }}
-        {{- include "tidewire.namespacePeers" $network.clients | nindent 8 }}
+        {{- with include "tidewire.namespacePeers" $network.clients | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
     {{- if or $network.monitoring.namespaces $network.monitoring.peers }}
     # Prometheus reads the metrics.
     - ports:
         {{- include "tidewire.tcpPorts" $metrics | nindent 8 }}
       from:
-        {{- include "tidewire.namespacePeers" $network.monitoring | nindent 8 }}
+        {{- include "tidewire.namespacePeers" $network.monitoring | trim | nindent 8 }}
     {{- end }}
   egress:
     {{- include "tidewire.dnsRule" .root | nindent 4 }}
@@ -71,8 +73,10 @@ spec:
 {{- end }}
 
 {{- define "tidewire.tcpPorts" -}}
-{{- range . }}
-- {protocol: TCP, port: {{ . }}}
+{{- range $index, $port := . }}
+{{- if $index }}
+{{ end -}}
+- {protocol: TCP, port: {{ $port }}}
 {{- end }}
 {{- end }}
 
@@ -95,7 +99,7 @@ spec:
     - {protocol: UDP, port: {{ . }}}
     - {protocol: TCP, port: {{ . }}}
     {{- end }}
-  {{- include "tidewire.destinations" .Values.networkPolicy.dns.peers | nindent 2 }}
+  {{- include "tidewire.destinations" .Values.networkPolicy.dns.peers }}
 {{- end }}
 
 {{- define "tidewire.kafkaRule" -}}
@@ -103,7 +107,7 @@ spec:
 # Brokers.
 - ports:
     {{- include "tidewire.tcpPorts" (include "tidewire.portsOf" (dict "addresses" (include "tidewire.kafka" . | fromJson).bootstrap "more" $network.ports) | fromJsonArray) | nindent 4 }}
-  {{- include "tidewire.destinations" $network.peers | nindent 2 }}
+  {{- include "tidewire.destinations" $network.peers }}
 {{- end }}
 
 {{- define "tidewire.cassandraRule" -}}
@@ -111,15 +115,15 @@ spec:
 # Nodes of Cassandra.
 - ports:
     {{- include "tidewire.tcpPorts" (include "tidewire.portsOf" (dict "addresses" (include "tidewire.cassandra" . | fromJson).contact "more" $network.ports) | fromJsonArray) | nindent 4 }}
-  {{- include "tidewire.destinations" $network.peers | nindent 2 }}
+  {{- include "tidewire.destinations" $network.peers }}
 {{- end }}
 
-{{/* No peers: anywhere. */}}
+{{/* Without peers nothing, which means anywhere. Context: the list of peers. */}}
 {{- define "tidewire.destinations" -}}
-{{- with . -}}
-to:
-  {{- toYaml . | nindent 2 }}
-{{- end -}}
+{{- with . }}
+  to:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
 {{- end }}
 
 {{- define "tidewire.apiServerRule" -}}
@@ -127,5 +131,5 @@ to:
 # The Kubernetes API.
 - ports:
     {{- include "tidewire.tcpPorts" $network.ports | nindent 4 }}
-  {{- include "tidewire.destinations" $network.peers | nindent 2 }}
+  {{- include "tidewire.destinations" $network.peers }}
 {{- end }}

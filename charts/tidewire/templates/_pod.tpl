@@ -71,10 +71,12 @@ priorityClassName: {{ . }}
     defaultMode: 0440
 {{- end }}
 {{- end }}
-{{- if eq .root.Values.backend "distributed" }}
+{{- if include "tidewire.needs" (dict "root" .root "component" .component "server" "kafka") }}
 {{- with include "tidewire.serverVolume" (dict "name" "kafka" "server" (include "tidewire.kafka" .root | fromJson)) }}
 {{ . }}
 {{- end }}
+{{- end }}
+{{- if include "tidewire.needs" (dict "root" .root "component" .component "server" "cassandra") }}
 {{- with include "tidewire.serverVolume" (dict "name" "cassandra" "server" (include "tidewire.cassandra" .root | fromJson)) }}
 {{ . }}
 {{- end }}
@@ -145,35 +147,35 @@ annotations:
 {{- end }}
 
 {{/* Three questions with different meanings: has the process started; is it stuck, so that only a restart helps; can it
-     serve now. Kubelet's gRPC probes speak no TLS, so that with TLS the pages beside the metrics answer, which say the
-     same. Context: dict of root, grpc (number) and http (name of a port). */}}
+     serve now. Kubelet's gRPC probes speak no TLS, so that with TLS the pages on the metrics port answer, which say the
+     same; `tidewire up` has one page for all its services. Context: dict of http (name of a port) and grpc (number of a
+     port; 0: ask by HTTP). */}}
 {{- define "tidewire.probes" -}}
-{{- $tls := .root.Values.tls.enabled -}}
 startupProbe:
-  {{- if $tls }}
-  httpGet: {path: /startupz, port: {{ .http }}}
-  {{- else }}
+  {{- if .grpc }}
   grpc: {port: {{ .grpc }}, service: startup}
+  {{- else }}
+  httpGet: {path: /startupz, port: {{ .http }}}
   {{- end }}
   periodSeconds: 2
-  timeoutSeconds: 3
+  timeoutSeconds: 5
   failureThreshold: 90
 livenessProbe:
-  {{- if $tls }}
-  httpGet: {path: /livez, port: {{ .http }}}
-  {{- else }}
+  {{- if .grpc }}
   grpc: {port: {{ .grpc }}, service: liveness}
+  {{- else }}
+  httpGet: {path: /livez, port: {{ .http }}}
   {{- end }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  {{- if $tls }}
-  httpGet: {path: /readyz, port: {{ .http }}}
-  {{- else }}
+  {{- if .grpc }}
   grpc: {port: {{ .grpc }}}
+  {{- else }}
+  httpGet: {path: /readyz, port: {{ .http }}}
   {{- end }}
   periodSeconds: 5
-  timeoutSeconds: 3
+  timeoutSeconds: 5
   failureThreshold: 2
 {{- end }}

@@ -48,6 +48,14 @@
 {{- end -}}
 {{- end }}
 
+{{/* Whether a component talks to a server: services to both, a Job to its own. Context: dict of root, component, server. */}}
+{{- define "tidewire.needs" -}}
+{{- $jobs := dict "bootstrap" list "topics" (list "kafka") "schema" (list "cassandra") "test" list -}}
+{{- if eq .root.Values.backend "distributed" -}}
+{{- if or (not (hasKey $jobs .component)) (has .server (index $jobs .component)) -}}true{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* Ports of a comma-separated list of host:port, with further ones, as a JSON list. Context: dict of addresses, more. */}}
 {{- define "tidewire.portsOf" -}}
 {{- $ports := list -}}

@@ -56,7 +56,7 @@ spec:
           ports:
             - {name: grpc, containerPort: {{ index $ports 0 }}}
             - {name: metrics, containerPort: {{ index $ports 1 }}}
-          {{- include "tidewire.probes" (dict "root" .root "grpc" (index $ports 0) "http" "metrics") | nindent 10 }}
+          {{- include "tidewire.probes" (dict "grpc" (ternary 0 (index $ports 0) .root.Values.tls.enabled) "http" "metrics") | nindent 10 }}
           lifecycle:
             {{- include "tidewire.lifecycle" . | nindent 12 }}
           resources:

@@ -34,7 +34,7 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if $distributed -}}
+{{- if include "tidewire.needs" (dict "root" .root "component" .component "server" "kafka") -}}
 {{- $kafka := include "tidewire.kafka" .root | fromJson -}}
 {{- $_ := set $result "TIDEWIRE_KAFKA_BOOTSTRAP_SERVERS" $kafka.bootstrap -}}
 {{- $_ := set $result "TIDEWIRE_KAFKA_SECURITY_PROTOCOL" $kafka.protocol -}}
@@ -57,6 +57,8 @@
 {{- $_ := set $result "TIDEWIRE_KAFKA_CERT_FILE" "/etc/tidewire/kafka/tls.crt" -}}
 {{- $_ := set $result "TIDEWIRE_KAFKA_KEY_FILE" "/etc/tidewire/kafka/tls.key" -}}
 {{- end -}}
+{{- end -}}
+{{- if include "tidewire.needs" (dict "root" .root "component" .component "server" "cassandra") -}}
 {{- $cassandra := include "tidewire.cassandra" .root | fromJson -}}
 {{- $_ := set $result "TIDEWIRE_CASSANDRA_CONTACT_POINTS" $cassandra.contact -}}
 {{- $_ := set $result "TIDEWIRE_CASSANDRA_KEYSPACE" $values.cassandra.keyspace -}}
@@ -77,7 +79,9 @@
 {{- if $values.cassandra.tls.serverName -}}
 {{- $_ := set $result "TIDEWIRE_CASSANDRA_TLS_SERVER_NAME" $values.cassandra.tls.serverName -}}
 {{- end -}}
+{{- end -}}
 {{- if $serves -}}
+{{- if $distributed -}}
 {{- $_ := set $result "TIDEWIRE_ENDPOINT" (printf "%s:7001" (include "tidewire.host" (dict "root" .root "component" "registry"))) -}}
 {{- end -}}
 {{- end -}}
@@ -108,13 +112,15 @@
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
-{{- if eq .root.Values.backend "distributed" }}
+{{- if include "tidewire.needs" (dict "root" .root "component" .component "server" "kafka") }}
 {{- $kafka := include "tidewire.kafka" .root | fromJson }}
 {{- if and $kafka.userSecret (not $kafka.username) }}
 - name: TIDEWIRE_KAFKA_SASL_USERNAME
   valueFrom:
     secretKeyRef: {name: {{ $kafka.userSecret }}, key: username}
 {{- end }}
+{{- end }}
+{{- if include "tidewire.needs" (dict "root" .root "component" .component "server" "cassandra") }}
 {{- with (include "tidewire.cassandra" .root | fromJson).userSecret }}
 - name: TIDEWIRE_CASSANDRA_USERNAME
   valueFrom:
