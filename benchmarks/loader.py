@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import psutil
+import uvloop
 
 from benchmarks.data import Fleet
 from tidewire.ingestion.v1 import ingestion_pb2
@@ -223,7 +224,7 @@ def main() -> None:
     parser.add_argument(
         "--hours-back", type=int, default=24 * 365 * 5, help="event time of the first reading"
     )
-    print(json.dumps(asyncio.run(run(parser.parse_args()))))
+    print(json.dumps(uvloop.run(run(parser.parse_args()))))
 
 
 if __name__ == "__main__":
