@@ -24,6 +24,8 @@ CLUSTERS: dict[str, type[KafkaCluster | CassandraCluster]] = {
     "kafka": KafkaCluster,
     "cassandra": CassandraCluster,
 }
+OLD = ("kafka-old", "cassandra-old")
+"""Releases that are refused; only installed."""
 VARIABLES = {"kafka": KAFKA_VARIABLE, "cassandra": CASSANDRA_VARIABLE}
 
 
@@ -37,7 +39,7 @@ def main() -> int:
     try:
         match arguments.verb:
             case "install":
-                for name in arguments.names or CLUSTERS:
+                for name in arguments.names or (*CLUSTERS, *OLD):
                     print(installed(name))
             case "start":
                 _start(arguments)
@@ -56,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="servers", description="Kafka and Cassandra for tests, without containers."
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    install = verbs.add_parser("install", help="fetch the jars of one or all; what is there is left alone")
+    install = verbs.add_parser(
+        "install",
+        help="fetch the jars of one, or of all and of the old releases; what is there is left alone",
+    )
     run = verbs.add_parser(
         "run", help="start one or all on free addresses, run the command after --, stop them"
     )

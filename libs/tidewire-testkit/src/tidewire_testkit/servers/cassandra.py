@@ -6,7 +6,7 @@ Ports of a node, counted from the clients' one (9042): +0 clients (plain; TLS wi
 
 import json
 import ssl
-from typing import Final
+from typing import ClassVar, Final
 
 from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
 from cassandra.auth import PlainTextAuthProvider
@@ -39,6 +39,7 @@ class CassandraCluster(Cluster):
     """
 
     NAME = "cassandra"
+    JAVA_OPTIONS: ClassVar[tuple[str, ...]] = ("cassandra",)
     PORT = 9042
     PORT_OFFSETS = (0, 1)
     USERNAME = "cassandra"
@@ -95,7 +96,7 @@ class CassandraCluster(Cluster):
 
     def command(self, number: int) -> list[str]:
         """The node."""
-        jars, home, nodes = installed("cassandra"), self.directory / f"node{number}", len(self.addresses)
+        jars, home, nodes = installed(self.NAME), self.directory / f"node{number}", len(self.addresses)
         (jamm,) = jars.glob("jamm-*.jar")
         properties = {
             "java.net.preferIPv4Stack": "true",
@@ -114,7 +115,7 @@ class CassandraCluster(Cluster):
             properties["cassandra.test.flush_local_schema_changes"] = "false"
         return [
             java(),
-            f"@{RECIPES / 'cassandra' / 'java.options'}",
+            *(f"@{RECIPES / name / 'java.options'}" for name in self.JAVA_OPTIONS),
             "-cp",
             f"{jars}/*",
             f"-javaagent:{jamm}",

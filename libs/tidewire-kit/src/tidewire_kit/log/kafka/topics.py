@@ -66,7 +66,7 @@ async def plan(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> TopicPlan
     """Compares the cluster's topics with `specs`; changes nothing. Raises what `KafkaLog.start` raises."""
     admin = Admin(settings)
     await admin.connect()
-    return await _plan(admin, settings, specs, await admin.describe(_names(settings, specs)))
+    return await _plan(admin, settings, specs, await _described(admin, settings, _names(settings, specs)))
 
 
 async def apply(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> TopicPlan:
@@ -88,7 +88,7 @@ async def bring_about(
     `create=False` refuses what is missing (FailedPrecondition, TOPIC_MISSING) instead of creating it.
     """
     names = _names(settings, specs)
-    facts = await admin.describe(names)
+    facts = await _described(admin, settings, names)
     made = await _plan(admin, settings, specs, facts)
     if made.refusals:
         raise _refusal(made)
@@ -99,7 +99,7 @@ async def bring_about(
         raise FailedPrecondition(why, reason="TOPIC_MISSING", subject=missing[0][1])
     if missing:
         await _create(admin, settings, {name: spec for spec, name in missing})
-        facts |= await _ready(admin, [name for _, name in missing])
+        facts |= await _ready(admin, settings, [name for _, name in missing])
         # Another process may have been quicker, and of another opinion.
         refused = await _plan(admin, settings, specs, facts)
         if refused.refusals:
@@ -145,6 +145,22 @@ def _names(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> list[str]:
     return [settings.topic_prefix + spec.name for spec in specs]
 
 
+async def _described(
+    admin: Admin, settings: KafkaSettings, names: Sequence[str]
+) -> dict[str, TopicFacts | None]:
+    """The topics as they are. Raises FailedPrecondition when the brokers are too old to give topics ids."""
+    facts = await admin.describe(names)
+    for name, found in facts.items():
+        if found is not None and not found.uuid:
+            raise FailedPrecondition(
+                f"the brokers at {settings.bootstrap_servers} give topic {name} no id, so they are older than Kafka "
+                "3.0; upgrade them, or name newer ones in TIDEWIRE_KAFKA_BOOTSTRAP_SERVERS",
+                reason="KAFKA_TOO_OLD",
+                subject="TIDEWIRE_KAFKA_BOOTSTRAP_SERVERS",
+            )
+    return facts
+
+
 async def _plan(
     admin: Admin, settings: KafkaSettings, specs: Sequence[TopicSpec], facts: dict[str, TopicFacts | None]
 ) -> TopicPlan:
@@ -181,8 +197,6 @@ def _mismatches(settings: KafkaSettings, spec: TopicSpec, name: str, found: Topi
     """Everything about a topic that is refused, each with its remedy."""
     configs = found.configs
     why = []
-    if not found.uuid:
-        why.append(f"the brokers give topic {name} no id; Tidewire needs Kafka 3.0 or newer")
     policy, wanted = configs.get("cleanup.policy", ""), "compact" if spec.compacted else "delete"
     if policy != wanted:
         why.append(
@@ -259,11 +273,11 @@ async def _creation_failed(
     return mapped(error, f"cannot create topic {name}")
 
 
-async def _ready(admin: Admin, names: list[str]) -> dict[str, TopicFacts | None]:
+async def _ready(admin: Admin, settings: KafkaSettings, names: list[str]) -> dict[str, TopicFacts | None]:
     """Waits until the cluster shows the new topics with a leader for each partition."""
     deadline = time.monotonic() + _READY_SECONDS
     while True:
-        facts = await admin.describe(names)
+        facts = await _described(admin, settings, names)
         if all(found is not None and found.ready for found in facts.values()):
             return facts
         if time.monotonic() > deadline:
