@@ -47,7 +47,7 @@ clean: ## Remove caches and build output; .venv, .tools and .tidewire stay
 test: verify test-platform ## Everything a newcomer's machine can run: verify, then the whole platform
 
 .PHONY: verify
-verify: lint types imports protos-check docs-check test-unit ## What every commit has to pass
+verify: lint types imports protos-check docs-check charts-check test-unit ## What every commit has to pass
 
 .PHONY: lint
 lint: $(STAMP) ## Ruff's rules and format, buf's rules for the protos, the lock
@@ -81,6 +81,11 @@ test-faults: $(STAMP) ## Tests that kill, suspend and misconfigure brokers and n
 	@$(BIN)/python -m tidewire_testkit.servers install >/dev/null
 	@$(PYTEST) -m faults libs services tests $(PYTEST_ARGS)
 
+.PHONY: test-kube
+test-kube: $(STAMP) ## Tests of the chart by Helm, kubeconform and kube-score; needs Go, which builds them the first time
+	@$(BIN)/python tests/charts/tools/install.py
+	@$(PYTEST) --numprocesses auto tests/charts $(PYTEST_ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Measure the figures on this machine (BACKEND=distributed: on Kafka and Cassandra): a table, and build/bench.json
 	@mkdir -p build
@@ -108,12 +113,20 @@ protos-check: $(STAMP) ## Fail when generated code and protos/ differ
 	@$(BIN)/python scripts/protos.py --check
 
 .PHONY: docs
-docs: $(STAMP) ## Generate the reference pages in docs/reference
+docs: $(STAMP) charts ## Generate the reference pages in docs/reference
 	@$(BIN)/python scripts/docs.py
 
 .PHONY: docs-check
 docs-check: $(STAMP) ## Fail when the generated reference pages are stale
 	@$(BIN)/python scripts/docs.py --check
+
+.PHONY: charts
+charts: $(STAMP) ## Generate schema and reference of the charts' values from values.yaml
+	@$(BIN)/python scripts/charts.py
+
+.PHONY: charts-check
+charts-check: $(STAMP) ## Fail when these are stale
+	@$(BIN)/python scripts/charts.py --check
 
 .PHONY: help
 help: ## Show this text

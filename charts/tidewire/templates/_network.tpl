@@ -62,8 +62,10 @@ spec:
             matchLabels:
               {{- include "tidewire.componentSelector" (dict "root" $root "component" $service) | nindent 14 }}
     {{- end }}
-    {{- if eq .root.Values.backend "distributed" }}
+    {{- if include "tidewire.needs" (dict "root" .root "component" .component "server" "kafka") }}
     {{- include "tidewire.kafkaRule" .root | nindent 4 }}
+    {{- end }}
+    {{- if include "tidewire.needs" (dict "root" .root "component" .component "server" "cassandra") }}
     {{- include "tidewire.cassandraRule" .root | nindent 4 }}
     {{- end }}
     {{- with $network.extraEgress }}

@@ -48,11 +48,11 @@
 {{- end -}}
 {{- end }}
 
-{{/* Whether a component talks to a server: services to both, a Job to its own. Context: dict of root, component, server. */}}
+{{/* Whether a component talks to a server: ingestion keeps nothing in tables, a Job has its own. Context: dict of root, component, server. */}}
 {{- define "tidewire.needs" -}}
-{{- $jobs := dict "bootstrap" list "topics" (list "kafka") "schema" (list "cassandra") "test" list -}}
+{{- $some := dict "ingestion" (list "kafka") "bootstrap" list "topics" (list "kafka") "schema" (list "cassandra") "test" list -}}
 {{- if eq .root.Values.backend "distributed" -}}
-{{- if or (not (hasKey $jobs .component)) (has .server (index $jobs .component)) -}}true{{- end -}}
+{{- if or (not (hasKey $some .component)) (has .server (index $some .component)) -}}true{{- end -}}
 {{- end -}}
 {{- end }}
 
