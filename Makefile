@@ -74,7 +74,8 @@ test-platform: $(STAMP) ## The whole platform over processes, and the ledger tes
 
 .PHONY: test-servers
 test-servers: $(STAMP) ## Tests on a real Kafka and Cassandra, started for them; needs Java 17, and Maven the first time
-	@$(BIN)/python -m tidewire_testkit.servers run -- $(PYTEST) -m servers libs services tests $(PYTEST_ARGS)
+	@$(BIN)/python -m tidewire_testkit.servers run -- \
+	  $(PYTEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder -m servers libs services tests $(PYTEST_ARGS)
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## Tests that kill, suspend and misconfigure brokers and nodes of their own; needs the same
