@@ -87,6 +87,11 @@ test-kube: $(STAMP) ## Tests of the chart by Helm, kubeconform and kube-score; n
 	@$(BIN)/python tests/charts/tools/install.py
 	@$(PYTEST) --numprocesses auto tests/charts $(PYTEST_ARGS)
 
+.PHONY: test-kube-api
+test-kube-api: $(STAMP) ## Tests on a real Kubernetes API server, without nodes; the first time tests/cluster/build makes it
+	@tests/cluster/build >/dev/null
+	@$(PYTEST) -m kube tests/kube $(PYTEST_ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Measure the figures on this machine (BACKEND=distributed: on Kafka and Cassandra): a table, and build/bench.json
 	@mkdir -p build

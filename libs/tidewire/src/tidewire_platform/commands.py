@@ -165,8 +165,33 @@ def doctor(data_dir: DataDirOption = None, output: OutputOption = Format.TABLE) 
 
 
 @admin.command()
-def bootstrap(data_dir: DataDirOption = None) -> None:
-    """Make the signing key, the services' token and the first administrator's token; does nothing when they exist."""
+def bootstrap(
+    data_dir: DataDirOption = None,
+    kubernetes_secret: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Make them in this Kubernetes Secret instead.", show_default=False),
+    ] = "",
+    namespace: Annotated[
+        str,
+        typer.Option(
+            help="The Secret's namespace. Default: the pod's own, or that of the context.", show_default=False
+        ),
+    ] = "",
+    kubernetes_context: Annotated[
+        str, typer.Option(help="Context of the kubeconfig. Default: the current one.", show_default=False)
+    ] = "",
+) -> None:
+    """Make the signing key, the services' token and the first administrator's token; does nothing when they exist.
+
+    In a Secret they are the entries signing-key.pem, service-token and admin-token; there nothing is ever renewed, and
+    several may run this at once. It takes the rights to get, create and patch that Secret.
+    """
+    if kubernetes_secret:
+        from tidewire_platform.kube.commands import bootstrap_in_secret
+
+        run_command(bootstrap_in_secret(kubernetes_secret, namespace, kubernetes_context))
+    if namespace or kubernetes_context:
+        raise typer.BadParameter("only with --kubernetes-secret", param_hint="--namespace")
     from tidewire_kit.datadir import open_data_dir
     from tidewire_registry.bootstrap import bootstrap as make_keys
 
@@ -192,8 +217,8 @@ def run_command(work: "Coroutine[object, object, int]") -> None:
 
 def _report(error: Exception) -> int:
     # Imported only now: the SDK brings gRPC, which would delay every start.
+    from tidewire_cli.session import exit_code_of
     from tidewire_client.errors import TidewireError as ClientError
-    from tidewire_client.errors import Unavailable as ClientUnavailable
     from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
     from tidewire_platform.platform import Interrupted
 
@@ -202,9 +227,11 @@ def _report(error: Exception) -> int:
     if not isinstance(error, TidewireError | ClientError):
         raise error
     print(f"Error: {error}", file=sys.stderr)
+    if isinstance(error, ClientError):
+        return exit_code_of(error)
     if isinstance(error, InvalidArgument):
         return USAGE
-    if isinstance(error, Unavailable | ClientUnavailable):
+    if isinstance(error, Unavailable):
         return UNREACHABLE
     if isinstance(error, FailedPrecondition) and error.reason in _REFUSALS:
         return REFUSED

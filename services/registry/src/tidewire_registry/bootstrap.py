@@ -54,7 +54,7 @@ def _bootstrap(data_dir: DataDir, signing_key_file: Path | None, clock: Clock) -
     made: list[str] = []
     key_file = signing_key_file or data_dir.signing_key_file
     if signing_key_file is None and not key_file.exists():
-        write_private(key_file, _pem(ec.generate_private_key(ec.SECP256R1())))
+        write_private(key_file, new_signing_key())
         made.append(key_file.name)
     signer = read_signer(key_file, clock)
     for file, subject, role in (
@@ -71,27 +71,48 @@ def _bootstrap(data_dir: DataDir, signing_key_file: Path | None, clock: Clock) -
 def read_signer(file: Path, clock: Clock) -> TokenSigner:
     """The signer of a key file. FailedPrecondition when it cannot be read or is no P-256 private key."""
     try:
-        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+        pem = file.read_bytes()
     except OSError as error:
-        raise _bad_key(file, f"cannot be read: {error.strerror}") from None
+        raise _bad_key(str(file), f"cannot be read: {error.strerror}") from None
+    return signer_of(pem, str(file), clock)
+
+
+def signer_of(pem: bytes, source: str, clock: Clock) -> TokenSigner:
+    """The signer of a key; `source` names it in the error. FailedPrecondition when it is no P-256 private key."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise _bad_key(file, "is not an unencrypted private key in PEM form") from None
+        raise _bad_key(source, "is not an unencrypted private key in PEM form") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise _bad_key(file, "is not a P-256 key")
+        raise _bad_key(source, "is not a P-256 key")
     return TokenSigner(key, key_id_of(key.public_key()), clock)
 
 
-def _bad_key(file: Path, why: str) -> FailedPrecondition:
+def new_signing_key() -> bytes:
+    """A new ES256 key, PEM."""
+    return _pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+def _bad_key(source: str, why: str) -> FailedPrecondition:
     remedy = "set TIDEWIRE_SIGNING_KEY_FILE to one, for example of `openssl ecparam -genkey -name prime256v1 -noout`"
     return FailedPrecondition(
-        f"the signing key {file} {why}; {remedy}", reason="SIGNING_KEY_UNUSABLE", subject=str(file)
+        f"the signing key {source} {why}; {remedy}", reason="SIGNING_KEY_UNUSABLE", subject=source
     )
 
 
 def _holds(file: Path, signer: TokenSigner, clock: Clock) -> bool:
     """Whether the file has a token of this key that holds for 30 more days."""
     try:
-        token = file.read_text().strip()
+        ends = token_ends_at(file.read_bytes(), signer)
+    except OSError:
+        return False
+    return ends is not None and ends > clock.now_us() // 1_000_000 + _RENEW_SECONDS
+
+
+def token_ends_at(held: bytes, signer: TokenSigner) -> int | None:
+    """The unix seconds at which a token ends; None: it is no token of this key."""
+    try:
+        token = held.decode().strip()
         claims = jwt.decode(
             token,
             signer.public_key_pem,
@@ -99,11 +120,9 @@ def _holds(file: Path, signer: TokenSigner, clock: Clock) -> bool:
             options={"verify_exp": False, "verify_aud": False, "verify_iat": False},
         )
         ends = int(claims["exp"])
-        return jwt.get_unverified_header(token).get("kid") == signer.key_id and (
-            ends > clock.now_us() // 1_000_000 + _RENEW_SECONDS
-        )
-    except (OSError, UnicodeDecodeError, jwt.PyJWTError, KeyError, TypeError, ValueError):
-        return False
+        return ends if jwt.get_unverified_header(token).get("kid") == signer.key_id else None
+    except (UnicodeDecodeError, jwt.PyJWTError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
