@@ -78,7 +78,6 @@ def up(
         typer.Option(
             min=0,
             max=65535,
-            envvar="TIDEWIRE_UP_HEALTH_PORT",
             help="Port of one page of health for all services: /readyz, /livez and /startupz; 0 takes a free one. "
             "Default: TIDEWIRE_UP_HEALTH_PORT, else none.",
             show_default=False,

@@ -1,13 +1,16 @@
 """`tidewire up`: the platform in the foreground until a signal comes; a second signal does not wait for the drain."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
 from contextlib import AsyncExitStack
 
+from tidewire_kit.settings import load
 from tidewire_platform.health import HealthPage
 from tidewire_platform.platform import Platform, running_platform
+from tidewire_platform.settings import UpSettings
 from tidewire_platform.specs import PlatformOptions
 
 LOCAL = "local"
@@ -20,10 +23,13 @@ async def run_up(options: PlatformOptions) -> int:
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         page = HealthPage()
+        health_port = options.health_port
+        if health_port is None:
+            health_port = load(UpSettings, os.environ).health_port
         stack.push_async_callback(page.close)  # after the services have stopped
         health_address = ""
-        if options.health_port is not None:
-            health_address = await page.start(options.host, options.health_port)
+        if health_port is not None:
+            health_address = await page.start(options.host, health_port)
         platform = await stack.enter_async_context(running_platform(options, "tidewire up", stop))
         page.serving(platform)
         write_local_context(platform)
