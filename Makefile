@@ -102,6 +102,29 @@ bench-smoke: $(STAMP) ## The same with little data: proves that the benchmarks w
 	@mkdir -p build
 	@$(BIN)/python -m benchmarks.run --quick --output build/bench-smoke.json $(BENCH_ARGS)
 
+##@ Run it on Kubernetes
+
+.PHONY: images
+images: $(STAMP) ## Build the container images with docker, podman, nerdctl or buildah (IMAGES="ingestion storage" to choose)
+	@$(BIN)/python scripts/images.py build $(IMAGES)
+
+.PHONY: kind-load
+kind-load: $(STAMP) ## Load the images into the current context's cluster: kind, k3d, minikube or ours
+	@$(BIN)/python scripts/images.py load $(IMAGES)
+
+.PHONY: cluster-up
+cluster-up: ## Start a Kubernetes on this machine without any container engine; as root on Debian, see tests/cluster
+	@tests/cluster/build
+	@echo "export KUBECONFIG=$$(tests/cluster/up)"
+
+.PHONY: cluster-down
+cluster-down: ## Remove it with all it held
+	@tests/cluster/down
+
+.PHONY: e2e
+e2e: $(STAMP) ## The platform on Kubernetes: images, chart, load, upgrades; on our cluster, or E2E_KUBECONFIG and E2E_CONTEXT
+	@$(PYTEST) -m e2e tests/e2e $(PYTEST_ARGS)
+
 ##@ Change it
 
 .PHONY: fmt
@@ -137,4 +160,4 @@ charts-check: $(STAMP) ## Fail when these are stale
 .PHONY: help
 help: ## Show this text
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	  /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
