@@ -5,7 +5,7 @@ owner of the partition does after a restart. Then everything must be there exact
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
 import pytest
@@ -22,14 +22,13 @@ from tidewire_storage.domain.rows import SortedTable
 from tidewire_storage.domain.series import states_of
 from tidewire_storage.ports import Flush, PartitionFlush, ProgressMoved
 from tidewire_testkit.cassandra import connected
-from tidewire_testkit.faults.injection import Crash, Fault, Schedule, every_call
+from tidewire_testkit.faults.injection import Crash, Fault, Schedule, at_each_call
 from tidewire_testkit.faults.losing_session import LosingReplies
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600, func_only=True)]
 
 FLUSH_FAULTS = [Fault.LOST_REPLY, Fault.LATE_REQUEST, Fault.CRASH_BEFORE, Fault.CRASH_DURING]
-UPKEEP_FAULTS = [Fault.LATE_REQUEST, Fault.CRASH_DURING]
-"""The worst of them; the others are milder cases of these."""
+UPKEEP_FAULTS = [Fault.LOST_REPLY, Fault.LATE_REQUEST, Fault.CRASH_DURING]
 
 EVER = 1 << 62
 T0 = 1_700_000_000_000_000
@@ -121,6 +120,28 @@ class Platform:
         blocks = [block for block in whole.blocks if block.key.place in mine]
         await store.commit(Flush(blocks, parts, whole.series, whole.series_offsets))
 
+    def upkeep(self, store: CassandraStore) -> list[Callable[[], Awaitable[int]]]:
+        """A round of it: the first flush of the first tenant expires, its device and the second tenant are deleted."""
+        return [
+            lambda: store.expire(self.tenants[0], T0 + 1),
+            lambda: store.bury([self.tenants[1]], [(self.tenants[0], self.devices[0])]),
+            store.sweep,
+        ]
+
+    async def assert_kept(self, store: CassandraStore) -> None:
+        """That of three flushes is there what a round of upkeep leaves, counted once."""
+        account = await store.ledger(None, 0, EVER)
+        assert account.difference == 0
+        # Of place 1 the device's blocks stay: by its uid it has nothing there.
+        assert [(line.key[0], line.stored, line.purged) for line in account.lines] == sorted(
+            [(self.tenants[0], 6, 4), (self.tenants[1], 6, 6)]
+        )
+        assert sorted(await self.values(store, self.tenants[0])) == [1.0, 2.0]
+        assert await store.find(self.tenants[1], None, 0, EVER) == []
+        for tenant, device in zip(self.tenants, self.devices, strict=True):
+            assert all(not len(states.device_uids) for states in await store.series(tenant, [device]))
+        assert await store.difference() == 0
+
     async def assert_whole(self, store: CassandraStore, flushes: int) -> None:
         """That this many flushes are there, exactly once."""
         for tenant, device in zip(self.tenants, self.devices, strict=True):
@@ -144,6 +165,13 @@ class Platform:
             assert entries[:, 0].tolist() == list(range(flushes))
 
 
+async def drained(store: CassandraStore) -> None:
+    """What comes late has come."""
+    session = store._session
+    assert isinstance(session, LosingReplies)
+    await session.drain()
+
+
 async def chunks_of(platform: Platform) -> int:
     """Rows of bytes there are of the platform's blocks."""
     count = 0
@@ -163,73 +191,73 @@ async def chunks_of(platform: Platform) -> int:
 async def test_a_flush_is_there_once_whatever_happens_to_its_writes(
     session: CassandraSession, fault: Fault
 ) -> None:
-    platform = Platform(session)
-    suffering: CassandraStore
-
     async def run(schedule: Schedule) -> None:
-        nonlocal platform, suffering
         platform = Platform(session)
         first = await platform.process()
         await first.commit(platform.flush(0, None))
         suffering = await platform.process(schedule)
         with contextlib.suppress(Crash, Unavailable):
             await suffering.commit(platform.flush(1, 1))
-
-    points = 0
-    async for _ in every_call(fault, run):
-        points += 1
         heir = await platform.process()
         await platform.go_on(heir, 1)
-        if suffering._session is not None:
-            await suffering._session.drain()  # what comes late has come
+        await drained(suffering)
         await heir.sweep()
         await platform.assert_whole(heir, 2)
         assert await chunks_of(platform) == 8, "of what no commit names nothing is left"
         await heir.commit(platform.flush(2, 2))
         await platform.assert_whole(heir, 3)
-    assert points > 10
+
+    assert await at_each_call(fault, run) > 10
 
 
 @pytest.mark.parametrize("fault", UPKEEP_FAULTS, ids=lambda fault: fault.name.lower())
 async def test_deleting_and_expiring_are_counted_once_whatever_happens(
     session: CassandraSession, fault: Fault
 ) -> None:
-    platform = Platform(session)
-
-    async def work(store: CassandraStore) -> None:
-        await store.expire(platform.tenants[0], T0 + 1)
-        await store.bury([platform.tenants[1]], [(platform.tenants[0], platform.devices[0])])
-        await store.sweep()
-
     async def run(schedule: Schedule) -> None:
-        nonlocal platform
         platform = Platform(session)
         first = await platform.process()
         for number in range(3):
             await first.commit(platform.flush(number, number or None))
+        assert await first.difference() == 0
         suffering = await platform.process(schedule)
-        with contextlib.suppress(Crash, Unavailable):
-            await work(suffering)
-        assert suffering._session is not None
-        await suffering._session.drain()
-
-    points = 0
-    async for _ in every_call(fault, run):
-        points += 1
+        # Each round of upkeep goes on with the next piece when one fails, as housekeeping does.
+        for piece in platform.upkeep(suffering):
+            with contextlib.suppress(Crash, Unavailable):
+                await piece()
+        assert await first.difference() == 0, "a recount that remembers sees no loss in what is half done"
+        await drained(suffering)
         heir = await platform.process()
-        await work(heir)
-        account = await heir.ledger(None, 0, EVER)
-        assert account.difference == 0
-        # Of place 1 the device's blocks stay: by its uid it has nothing there.
-        assert [(line.key[0], line.stored, line.purged) for line in account.lines] == sorted(
-            [(platform.tenants[0], 6, 4), (platform.tenants[1], 6, 6)]
-        )
-        assert sorted(await platform.values(heir, platform.tenants[0])) == [1.0, 2.0]
-        assert await heir.find(platform.tenants[1], None, 0, EVER) == []
-        for tenant, device in zip(platform.tenants, platform.devices, strict=True):
-            assert all(not len(states.device_uids) for states in await heir.series(tenant, [device]))
-        assert await heir.difference() == 0
-    assert points > 10
+        for piece in platform.upkeep(heir):
+            await piece()
+        await platform.assert_kept(heir)
+        assert await first.difference() == 0
+
+    assert await at_each_call(fault, run) > 10
+
+
+@pytest.mark.parametrize("fault", UPKEEP_FAULTS, ids=lambda fault: fault.name.lower())
+async def test_requests_to_cut_are_noted_whatever_happens(session: CassandraSession, fault: Fault) -> None:
+    async def run(schedule: Schedule) -> None:
+        platform = Platform(session)
+        first = await platform.process()
+        before = await first.request_cut()
+        await first.note_cut(before, dict.fromkeys(platform.places, False))
+        suffering = await platform.process(schedule)
+        answered = 0
+        with contextlib.suppress(Crash, Unavailable):
+            answered = await suffering.request_cut()
+            await suffering.note_cut(answered, dict.fromkeys(platform.places, True))
+        await drained(suffering)
+        heir = await platform.process()
+        wanted = await heir.cut_requested()
+        assert wanted >= max(answered, before), "a request that was answered is there"
+        await heir.note_cut(wanted, dict.fromkeys(platform.places, True))
+        assert await heir.cuts_noted(wanted) == {0: True, 1: True}
+        assert await heir.request_cut() > wanted
+        assert await heir.cuts_noted(wanted + 1) == {}
+
+    assert await at_each_call(fault, run) >= 3
 
 
 async def test_an_owner_that_slept_does_no_harm(session: CassandraSession) -> None:

@@ -8,6 +8,7 @@ point of a piece of work, count its calls once and then run it once for each:
             ...check what is there
 """
 
+import asyncio
 import enum
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -114,3 +115,23 @@ async def every_call(fault: Fault, run: Callable[[Schedule], Awaitable[None]]) -
             return
         yield schedule
         call += 1
+
+
+async def at_each_call(fault: Fault, run: Callable[[Schedule], Awaitable[None]], *, at_once: int = 6) -> int:
+    """The same, several runs side by side: `run` works on data of its own and then checks them itself. Returns how many
+    runs suffered."""
+    first = 0
+    while True:
+        schedules = [At(call, fault) for call in range(first, first + at_once)]
+        async with asyncio.TaskGroup() as tasks:
+            for schedule in schedules:
+                tasks.create_task(_awaited(run(schedule)))
+        suffered = [schedule for schedule in schedules if len(schedule.calls) > schedule.call]
+        if len(suffered) < at_once:
+            assert first or suffered, "the work made no mutating call"
+            return first + len(suffered)
+        first += at_once
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
