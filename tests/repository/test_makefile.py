@@ -29,6 +29,7 @@ def test_ci_calls_only_targets_that_exist() -> None:
         "setup",
         "verify",
         "test-platform",
+        "test-kube",
         "test-servers",
         "test-faults",
         "bench-smoke",
