@@ -40,6 +40,8 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # So often a name may be looked up again when connections end; gRPC's own half minute would keep new pods waiting.
+    ("grpc.dns_min_time_between_resolutions_ms", 2_000),
     ("grpc.use_local_subchannel_pool", 1),  # two connections are two TCP connections
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 ]

@@ -4,6 +4,8 @@ The publisher hands batches in; this module owns the stream, the window, the ret
 
 - At most `window` batches are on their way. When the stream breaks, all that have no acknowledgement are sent again, in
   order, with the same ids, on a new stream and, if the registry names another address by now, to there.
+- The platform says how old a stream may become, so that new processes get their share. At that age nothing more is sent
+  on it; when all that was sent is acknowledged the next one is opened. That is no trouble, and nothing is sent twice.
 - A batch that was refused whole for now (a full log, a quota) is sent again after the delay that was asked for. It may
   be overtaken by those already on their way, by none that were not.
 - A batch that is refused for good has its outcome, and the next one follows.
@@ -38,25 +40,21 @@ from tidewire_client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from tidewire_client.pending import Pending
 from tidewire_client.results import BatchResult, result_of
 from tidewire_client.status import from_rpc_error, from_status
+from tidewire_client.stream_age import StreamAge
 
 STREAM = "/tidewire.ingestion.v1.IngestionService/StreamTelemetry"
 log = logging.getLogger("tidewire_client")
 UNARY = "/tidewire.ingestion.v1.IngestionService/PublishTelemetry"
 _FOR_NOW = (Unavailable, ResourceExhausted, Conflict)
 _AUTHENTICATION_SECONDS = 5.0  # a credential just made is known everywhere within that
+_BROKEN_WRITE = "Internal error from Core"  # gRPC's own words, with INTERNAL: nobody has answered so
+_SHORT_SECONDS = 0.5  # a stream that ended so soon, and acknowledged nothing, is not tried again at once
 _INTERNAL_TRIES = 5  # of one batch, before it is taken for the cause of the server's trouble
 
-
-class _Pending:
-    __slots__ = ("attempts", "batch", "future", "troubles")
-
-    def __init__(self, batch: EncodedBatch, future: asyncio.Future[BatchResult]) -> None:
-        self.batch = batch
-        self.future = future
-        self.attempts = 0
-        self.troubles = 0
+type _Call = grpc.aio.StreamStreamCall[bytes, ingestion_pb2.PublishTelemetryResponse]
 
 
 class Sender:
@@ -90,14 +88,15 @@ class Sender:
         self._retry_seconds = retry_seconds
         self._acknowledge_seconds = acknowledge_seconds
         self._on_outcome = on_outcome
-        self._queue: deque[_Pending] = deque()
-        self._on_way: deque[_Pending] = deque()
-        self._again: list[_Pending] = []
+        self._queue: deque[Pending] = deque()
+        self._on_way: deque[Pending] = deque()
+        self._again: list[Pending] = []
         self._held_readings = 0
         self._waiting_readings = 0
         self._hold_until = 0.0
         self._failing_since: float | None = None
         self._progress_at = 0.0
+        self._acknowledged = False  # anything on the stream that is open
         self._backoff = Backoff()
         self._work = asyncio.Event()
         self._settled = asyncio.Event()
@@ -134,7 +133,7 @@ class Sender:
             raise self.error
         if self._task is None or self._task.done():
             raise PublisherClosed("the publisher is closed")
-        pending = _Pending(batch, asyncio.get_running_loop().create_future())
+        pending = Pending(batch, asyncio.get_running_loop().create_future())
         self._queue.append(pending)
         self._held_readings += batch.readings
         self._work.set()
@@ -168,12 +167,12 @@ class Sender:
         self._settled.set()
 
     @staticmethod
-    def _failure(pending: _Pending, error: TidewireError) -> BatchResult:
+    def _failure(pending: Pending, error: TidewireError) -> BatchResult:
         return BatchResult(
             pending.batch, 0, pending.batch.readings, attempts=max(1, pending.attempts), error=error
         )
 
-    def _finish(self, pending: _Pending, result: BatchResult) -> None:
+    def _finish(self, pending: Pending, result: BatchResult) -> None:
         self._held_readings -= pending.batch.readings
         self._on_outcome(result)
         if not pending.future.done():
@@ -247,7 +246,7 @@ class Sender:
         self._failing_since = None
         self._backoff.reset()
 
-    def _settle(self, pending: _Pending, response: ingestion_pb2.PublishTelemetryResponse) -> None:
+    def _settle(self, pending: Pending, response: ingestion_pb2.PublishTelemetryResponse) -> None:
         """Gives a batch its outcome, or puts it aside to be sent again."""
         if not response.HasField("status") or response.status.code == 0:
             self._succeeded()
@@ -297,7 +296,9 @@ class Sender:
         )
         call = method(metadata=self._connection.metadata())
         self._progress_at = time.monotonic()
-        tasks = {asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))}
+        self._acknowledged = False
+        age = StreamAge(call, self._work.set)
+        tasks = {asyncio.create_task(self._read(call, age)), asyncio.create_task(self._write(call, age))}
         try:
             while True:
                 done, _ = await asyncio.wait(
@@ -315,35 +316,39 @@ class Sender:
             if failure.code() is grpc.StatusCode.UNIMPLEMENTED:
                 self._streaming = False  # something on the way passes no streams
                 return
+            if failure.details() == _BROKEN_WRITE:
+                raise Unavailable("the stream ended while it was being written to") from failure
             raise from_rpc_error(failure, INGESTION, self._address()) from failure
         finally:
             for task in tasks:
                 task.cancel()
             call.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, age.close(), return_exceptions=True)
 
     def _address(self) -> str:
         return ", ".join(self._connection.known_addresses(INGESTION))
 
-    async def _read(
-        self, call: grpc.aio.StreamStreamCall[bytes, ingestion_pb2.PublishTelemetryResponse]
-    ) -> None:
+    async def _read(self, call: _Call, age: StreamAge) -> None:
         while True:
             response = await call.read()
             if not isinstance(
                 response, ingestion_pb2.PublishTelemetryResponse
             ):  # the end; a failure is raised
+                if self._acknowledged or age.seconds > _SHORT_SECONDS:
+                    return  # of old age
                 raise Unavailable("ingestion ended the stream")
             self._progress_at = time.monotonic()
+            self._acknowledged = True
             if not self._on_way or response.batch_id != str(self._on_way[0].batch.batch_id):
                 raise Unavailable("ingestion acknowledged a batch out of order; starting over")
             self._settle(self._on_way.popleft(), response)
             self._work.set()
 
-    async def _write(
-        self, call: grpc.aio.StreamStreamCall[bytes, ingestion_pb2.PublishTelemetryResponse]
-    ) -> None:
+    async def _write(self, call: _Call, age: StreamAge) -> None:
         while True:
+            if age.reached:
+                await call.done_writing()
+                await asyncio.Event().wait()  # the reader sees the end, after the last acknowledgement
             if self._again and not self._on_way:
                 self._take_back()
             delay = self._hold_until - time.monotonic()

@@ -188,7 +188,8 @@ class CommonSettings:
     """Serves gRPC reflection, which shows the API's shape to anybody who connects. Off: least said to strangers."""
 
     max_connection_age_seconds: float = setting(300.0, minimum=1, maximum=86400)
-    """Age at which the server ends a connection, ± 20 %, so that new processes get their share. Default 5 minutes."""
+    """Age at which the server ends a connection, ± 20 %, so that new processes get their share; streams of telemetry
+    move on at an age a little above it, with every acknowledgement. Default 5 minutes."""
 
     drain_seconds: float = setting(20.0, minimum=0.1, maximum=600)
     """Longest time that a stopping process takes for what it has accepted. Below Kubernetes' 30 s before SIGKILL."""

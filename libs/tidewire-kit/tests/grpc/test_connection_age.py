@@ -1,11 +1,14 @@
 """Connections end at their age, so that new processes get their share; no call and no stream is lost by it."""
 
+import asyncio
 from collections.abc import Callable
 
+import grpc
 import pytest
 from grpc import aio
 
 from tidewire_kit.grpc import Call, Server, ServerSettings
+from tidewire_kit.grpc.guard import STREAM_AGE_KEY
 from tidewire_kit.identity import Role
 from tidewire_testkit.directory import World
 from tidewire_testkit.polling import until
@@ -42,21 +45,40 @@ async def test_a_client_moves_to_a_new_connection_and_loses_nothing(
             return len(peers) >= 3
 
         await until(moved, message="calls come over new connections")
-        await stream.write(b"after")
-        assert await stream.read() == b"after", "the old connection's stream has its grace"
         await stream.done_writing()
         assert await stream.read() is aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK
 
 
-async def test_a_stream_longer_than_age_and_grace_is_ended_and_may_be_opened_again(
+async def test_a_stream_is_told_its_age_and_outlives_its_connection_s(
     make_server: Callable[..., Server], metadata: list[tuple[str, str]]
 ) -> None:
-    server = make_server(ServerSettings(max_connection_age_seconds=0.1, connection_age_grace_seconds=0.1))
+    # Without grace of their own, streams would be cut when the connection's age is over.
+    server = make_server(ServerSettings(max_connection_age_seconds=0.5, connection_age_grace_seconds=0.2))
     async with aio.insecure_channel(await server.start()) as client:
-        method = client.stream_stream(STREAM)
-        for _ in range(2):
-            stream = method(metadata=metadata, wait_for_ready=True)
-            await stream.write(b"1")
-            assert await stream.read() == b"1"
-            with pytest.raises(aio.AioRpcError):
-                await stream.read()
+        for _ in range(3):
+            stream = client.stream_stream(STREAM)(metadata=metadata)
+            loop = asyncio.get_running_loop()
+            age = float(dict(await stream.initial_metadata())[STREAM_AGE_KEY])  # type: ignore[call-overload]
+            assert 0.55 <= age <= 0.625
+            ends = loop.time() + age
+            while loop.time() < ends:
+                await stream.write(b"x")
+                assert await stream.read() == b"x"
+                await asyncio.sleep(0.01)
+            await stream.done_writing()
+            assert await stream.read() is aio.EOF
+            assert await stream.code() is grpc.StatusCode.OK
+
+
+async def test_a_stream_that_nobody_ends_is_ended_without_an_error(
+    make_server: Callable[..., Server], metadata: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidewire_kit.grpc.guard.STREAM_END_SECONDS", 0.1)
+    server = make_server(ServerSettings(max_connection_age_seconds=0.1))
+    async with aio.insecure_channel(await server.start()) as client:
+        stream = client.stream_stream(STREAM)(metadata=metadata)
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+        assert await stream.read() is aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK

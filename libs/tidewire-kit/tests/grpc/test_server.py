@@ -149,6 +149,7 @@ async def test_drain_ends_streams_after_their_acknowledgements(
     await idle.write(b"1")
     assert await idle.read() == b"1"
     await busy.write(b"wait")
+    await until(lambda: toy.waiting == 1)
     draining = asyncio.create_task(server.drain(10))
     with pytest.raises(aio.AioRpcError) as caught:
         await idle.read()

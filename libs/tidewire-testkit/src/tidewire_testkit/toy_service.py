@@ -26,6 +26,8 @@ class Toy:
         """The unary calls that came in."""
         self.go_on = asyncio.Event()
         """Ends every `wait`."""
+        self.waiting = 0
+        """Requests `wait` that have come in."""
         self.cancelled = 0
         self.acknowledged: list[bytes] = []
         """What streams were answered."""
@@ -56,6 +58,7 @@ class Toy:
             yield request
 
     async def _wait(self) -> None:
+        self.waiting += 1
         try:
             await self.go_on.wait()
         except asyncio.CancelledError:

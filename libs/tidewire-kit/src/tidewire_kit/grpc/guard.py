@@ -4,18 +4,24 @@ One `Guard` per process, made by `tidewire_kit.service.run`, used by `service_ha
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterable, AsyncIterator
 
 from tidewire_kit.identity.verifier import TokenVerifier
 from tidewire_kit.observability.metrics import RpcMetrics
 
+STREAM_AGE_KEY = "tidewire-stream-seconds"
+"""Initial metadata of a request stream: after so long the client shall say that it has sent its last request, wait for
+the answers, and open another, so that new processes get their share and nothing is cut off."""
+STREAM_END_SECONDS = 5.0
+"""A client that does not is left in peace for so long; then its requests are read no more, those read are answered."""
 _IDLE_POLL_SECONDS = 0.01
 
 
 class Guard:
     """The verifier of tokens, the metrics, the calls in flight, and whether new ones are taken."""
 
-    __slots__ = ("draining", "in_flight", "metrics", "streams", "verifier")
+    __slots__ = ("draining", "in_flight", "metrics", "stream_age_seconds", "streams", "verifier")
 
     def __init__(self, verifier: TokenVerifier, metrics: RpcMetrics) -> None:
         self.verifier = verifier
@@ -24,6 +30,8 @@ class Guard:
         """Calls that are being answered."""
         self.streams: set[DrainableRequests] = set()
         """Open request streams."""
+        self.stream_age_seconds: tuple[float, float] | None = None
+        """Between which ages the client of a request stream is asked to open another; None: never."""
         self.draining = False
         """True once the process is stopping: new calls are refused with UNAVAILABLE, those in flight go on."""
 
@@ -32,6 +40,17 @@ class Guard:
         self.draining = True
         for stream in list(self.streams):
             stream.end()
+
+    def limit_age(self, stream: "DrainableRequests") -> tuple[float, asyncio.TimerHandle] | None:
+        """Chooses the age in s at which the stream's client is to open another, and ends it itself a little later.
+
+        The caller tells the client (`STREAM_AGE_KEY`), and cancels the timer when the stream has ended before.
+        """
+        if self.stream_age_seconds is None:
+            return None
+        age = random.uniform(*self.stream_age_seconds)
+        timer = asyncio.get_running_loop().call_later(age + STREAM_END_SECONDS, stream.end_at_age)
+        return age, timer
 
     async def idle(self, seconds: float) -> bool:
         """Waits until no call is in flight; False when `seconds` were not enough."""
@@ -50,7 +69,7 @@ class DrainableRequests:
     Otherwise a stream that its client keeps open would hold up every stop, and be cut in the midst of a batch.
     """
 
-    __slots__ = ("_iterator", "_reader", "_requests", "ended")
+    __slots__ = ("_iterator", "_reader", "_requests", "ended", "stopped")
 
     def __init__(self, requests: AsyncIterable[bytes]) -> None:
         self._requests = requests
@@ -58,9 +77,19 @@ class DrainableRequests:
         self._reader: asyncio.Task[object] | None = None
         self.ended = False
         """Whether the server ended it, not the client."""
+        self.stopped = False
+        """Whether it did so because the process is stopping."""
 
     def end(self) -> None:
-        """Lets the next `anext` end the iteration, also one that is waiting now."""
+        """Lets the next `anext` end the iteration, also one that is waiting now, as the process is stopping."""
+        self.stopped = True
+        self._end()
+
+    def end_at_age(self) -> None:
+        """The same for a stream that is to be opened again, so that new processes get their share."""
+        self._end()
+
+    def _end(self) -> None:
         self.ended = True
         if self._reader is not None:
             self._reader.cancel()

@@ -34,7 +34,7 @@ from tidewire_kit.errors import (
     Unavailable,
 )
 from tidewire_kit.grpc.call import Call, trace_id_of
-from tidewire_kit.grpc.guard import DrainableRequests, Guard
+from tidewire_kit.grpc.guard import STREAM_AGE_KEY, DrainableRequests, Guard
 from tidewire_kit.grpc.limits import MAX_MESSAGE_BYTES, MessageTooLarge
 from tidewire_kit.grpc.status import DETAILS_KEY, internal_status, status_code, to_status
 from tidewire_kit.identity.caller import Caller, Role
@@ -228,6 +228,7 @@ def _streamed(
         guard.in_flight += 1
         metrics.in_flight.inc()
         stream = DrainableRequests(request) if client_streams else None
+        timer: asyncio.TimerHandle | None = None
         try:
             try:
                 caller = door.enter(context)
@@ -236,6 +237,10 @@ def _streamed(
             call = Call(caller, name, context, verifier)
             if stream is not None:
                 guard.streams.add(stream)
+                aged = guard.limit_age(stream)
+                if aged is not None:
+                    age, timer = aged
+                    await context.send_initial_metadata(((STREAM_AGE_KEY, f"{age:.3f}"),))
                 incoming = _incoming(stream, parse)
             else:
                 incoming = parse(_bounded(request))
@@ -245,7 +250,7 @@ def _streamed(
                     await context.write(render(response))
             else:
                 await implementation(incoming, call)
-            if stream is not None and stream.ended:
+            if stream is not None and stream.stopped:
                 raise stopping()
         except asyncio.CancelledError:
             metrics.ended("CANCELLED")
@@ -260,6 +265,8 @@ def _streamed(
         finally:
             if stream is not None:
                 guard.streams.discard(stream)
+            if timer is not None:
+                timer.cancel()
             guard.in_flight -= 1
             metrics.in_flight.dec()
             metrics.took(perf_counter() - started)

@@ -12,7 +12,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tidewire_kit.grpc.guard import Guard
+from tidewire_kit.grpc.guard import STREAM_END_SECONDS, Guard
 from tidewire_kit.grpc.health import Health
 from tidewire_kit.grpc.limits import TRANSPORT_MAX_BYTES
 from tidewire_kit.grpc.tls import TlsFiles, server_credentials
@@ -39,7 +39,8 @@ class ServerSettings:
     max_connection_age_seconds: float = 300.0
     """± 20 %, chosen for each process, so that connections do not all end at once."""
     connection_age_grace_seconds: float = 30.0
-    """Time that calls in flight have to finish on a connection that has reached its age."""
+    """Time that calls in flight have to finish on a connection that has reached its age. Request streams have it when
+    they have reached theirs, which is a little above a connection's."""
 
 
 class Server:
@@ -56,6 +57,7 @@ class Server:
         self._settings = settings
         self._tls = tls
         self._guard = guard
+        guard.stream_age_seconds = _stream_age(settings, jitter)
         self._server = aio.server(options=_options(settings, jitter))
         self._services: list[str] = []
         self._port = 0
@@ -124,14 +126,28 @@ class Server:
         return bound
 
 
+def _connection_age(settings: ServerSettings, jitter: float) -> float:
+    return settings.max_connection_age_seconds * (1 + 0.2 * max(-1.0, min(1.0, jitter)))
+
+
+def _stream_age(settings: ServerSettings, jitter: float) -> tuple[float, float]:
+    """Above the age of connections, to which gRPC adds up to a tenth: by the time a stream ends, its client has been
+    told to connect anew and has asked for addresses again, so that the next one goes wherever there is room."""
+    age = _connection_age(settings, jitter)
+    return 1.1 * age, 1.25 * age
+
+
 def _options(settings: ServerSettings, jitter: float) -> list[tuple[str, Any]]:
-    age_ms = round(settings.max_connection_age_seconds * 1000 * (1 + 0.2 * max(-1.0, min(1.0, jitter))))
+    age_ms = round(_connection_age(settings, jitter) * 1000)
+    # A stream may have been opened when its connection was about to end: it has its whole age all the same.
+    stream_seconds = _stream_age(settings, jitter)[1] + STREAM_END_SECONDS
+    grace_seconds = stream_seconds + settings.connection_age_grace_seconds
     return [
         ("grpc.so_reuseport", 0),  # two processes must never share a port by accident
         ("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_connection_age_ms", age_ms),
-        ("grpc.max_connection_age_grace_ms", round(settings.connection_age_grace_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(grace_seconds * 1000)),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS // 3),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -67,6 +67,9 @@ class IngestionServiceServicer:
     def StreamTelemetry(self, request_iterator, context):
         """Publishes batches one after the other and answers each in order. A batch that fails as a whole is answered with `status`
         set and does not end the stream; a caller that is blocked or whose token expires ends it.
+        The initial metadata `tidewire-stream-seconds` says after how long a client shall end the stream, wait for the answers and
+        open another, so that new processes get their share. Of one that goes on for 5 s more nothing further is read; what was
+        read is answered, and the stream ends with OK. What has no answer then was not taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

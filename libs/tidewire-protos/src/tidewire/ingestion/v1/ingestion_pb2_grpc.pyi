@@ -45,6 +45,9 @@ class IngestionServiceStub:
     StreamTelemetry: _grpc.StreamStreamMultiCallable[_telemetry_pb2.TelemetryBatch, _ingestion_pb2.PublishTelemetryResponse]
     """Publishes batches one after the other and answers each in order. A batch that fails as a whole is answered with `status`
     set and does not end the stream; a caller that is blocked or whose token expires ends it.
+    The initial metadata `tidewire-stream-seconds` says after how long a client shall end the stream, wait for the answers and
+    open another, so that new processes get their share. Of one that goes on for 5 s more nothing further is read; what was
+    read is answered, and the stream ends with OK. What has no answer then was not taken.
     """
 
 @_typing.type_check_only
@@ -63,6 +66,9 @@ class IngestionServiceAsyncStub(IngestionServiceStub):
     StreamTelemetry: _aio.StreamStreamMultiCallable[_telemetry_pb2.TelemetryBatch, _ingestion_pb2.PublishTelemetryResponse]  # type: ignore[assignment]
     """Publishes batches one after the other and answers each in order. A batch that fails as a whole is answered with `status`
     set and does not end the stream; a caller that is blocked or whose token expires ends it.
+    The initial metadata `tidewire-stream-seconds` says after how long a client shall end the stream, wait for the answers and
+    open another, so that new processes get their share. Of one that goes on for 5 s more nothing further is read; what was
+    read is answered, and the stream ends with OK. What has no answer then was not taken.
     """
 
 class IngestionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -90,6 +96,9 @@ class IngestionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_ingestion_pb2.PublishTelemetryResponse], _abc.AsyncIterator[_ingestion_pb2.PublishTelemetryResponse]]:
         """Publishes batches one after the other and answers each in order. A batch that fails as a whole is answered with `status`
         set and does not end the stream; a caller that is blocked or whose token expires ends it.
+        The initial metadata `tidewire-stream-seconds` says after how long a client shall end the stream, wait for the answers and
+        open another, so that new processes get their share. Of one that goes on for 5 s more nothing further is read; what was
+        read is answered, and the stream ends with OK. What has no answer then was not taken.
         """
 
 def add_IngestionServiceServicer_to_server(servicer: IngestionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
