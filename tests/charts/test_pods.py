@@ -178,10 +178,8 @@ def test_only_the_registry_gets_the_signing_key(render: Callable[..., list[Manif
     with_key = []
     for name, pod in objects.pods(render("distributed")).items():
         for volume in pod["spec"]["volumes"]:
-            if volume["name"] == "keys" and any(
-                item["key"] == "signing-key.pem" for item in items_of(volume)
-            ):
-                with_key.append(name)
+            keys = [item["key"] for item in items_of(volume)] if volume["name"] == "keys" else []
+            with_key += [name] if "signing-key.pem" in keys else []
 
     assert with_key == ["Deployment/t-tidewire-registry"]
 
@@ -209,6 +207,8 @@ def test_images_are_named_as_the_values_say(render: Callable[..., list[Manifest]
     assert images(render("distributed")) == {f"tidewire/{name}:{version[1]}" for name in packages}
     change = {"image": {"registry": "localhost:5000", "repository": "a/b", "tag": "x"}}
     assert images(render("distributed", change)) == {f"localhost:5000/a/b/{name}:x" for name in packages}
+    change = {"image": {"references": {name: f"elsewhere/{name}@sha256:{'0' * 64}" for name in packages}}}
+    assert images(render("distributed", change)) == set(change["image"]["references"].values())
 
 
 def test_commands_of_pods_exist(manifests: list[Manifest], objects: Any) -> None:

@@ -54,8 +54,9 @@ labels:
 {{/* Context: dict of root and package. */}}
 {{- define "tidewire.image" -}}
 {{- $image := .root.Values.image -}}
+{{- $reference := index $image.references .package -}}
 {{- $path := printf "%s/%s:%s" $image.repository .package (default .root.Chart.AppVersion $image.tag) -}}
-{{- if $image.registry -}}{{ printf "%s/%s" $image.registry $path }}{{- else -}}{{ $path }}{{- end -}}
+{{- if $reference -}}{{ $reference }}{{- else if $image.registry -}}{{ printf "%s/%s" $image.registry $path }}{{- else -}}{{ $path }}{{- end -}}
 {{- end }}
 
 {{/* The name by which a component is reached, with the namespace: the same for every pod of the cluster. */}}

@@ -121,6 +121,7 @@ TIDEWIRE_TLS_KEY_FILE: tls.existingSecret or tls.certManager
 TIDEWIRE_TLS_CA_FILE: tls.caFromSecret
 TIDEWIRE_SIGNING_KEY_FILE: auth.existingSecret
 TIDEWIRE_SERVICE_TOKEN_FILE: auth.existingSecret
+TIDEWIRE_UP_HEALTH_PORT: the chart, whose ports are fixed
 TIDEWIRE_REGISTRY_PORT: the chart, whose ports are fixed
 TIDEWIRE_REGISTRY_METRICS_PORT: the chart, whose ports are fixed
 TIDEWIRE_INGESTION_PORT: the chart, whose ports are fixed
