@@ -116,6 +116,31 @@ def test_refused_and_unreadable_rows_are_told_by_line(online, platform, file):
     assert "Not stored: 1 rows or cells." in shown.stderr
 
 
+def test_what_was_not_stored_is_told_by_the_run_that_comes_to_the_end(online, platform, file):
+    from tidewire_cli.contexts import state_home
+
+    text = file.read_text().splitlines()
+    text[10] = text[10].replace(",9,", ",broken,")
+    file.write_text("\n".join(text))
+    refusal = ingestion_pb2.Refusal(
+        reason=ingestion_pb2.CLOCK_SKEW, frame=0, rows=1, readings=2, first_rows=[3], message="too far ahead"
+    )
+    platform.ingestion.script.append(refusal)
+    first = json.loads(online("import", str(file), "-o", "json").stdout)
+    (kept,) = (state_home() / "imports").glob("*.json")
+    # As a run leaves it that is killed after its last block and before its report.
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"finished_at": 0.0}))
+
+    result = online("import", str(file), "-o", "json")
+
+    assert result.exit_code == 4
+    said = json.loads(result.stdout)
+    assert (said["rows"], said["resumed_rows"]) == (0, 3600)
+    told = ("refused_readings", "refused_by_reason", "unreadable", "problems")
+    assert [said[name] for name in told] == [first[name] for name in told]
+    assert len(said["problems"]) == 2
+
+
 def test_what_a_quota_refused_is_sent_again_in_smaller_parts(online, platform, file, monkeypatch):
     over = ingestion_pb2.Refusal(
         reason=ingestion_pb2.QUOTA_TENANT,

@@ -53,6 +53,9 @@ class ImportProgress:
 class ImportReport:
     """What became of a file. Counts are of readings, but `rows` and `unreadable` (cells and rows of the file).
 
+    What is not stored (`refused`, `unreadable`, problems) is that of all runs over the file, as nobody may have seen
+    the report of one that was interrupted; everything else is of this run.
+
     Attributes:
         already_done: an earlier run had finished; nothing was sent.
         resumed_rows: rows that earlier runs had sent.
@@ -74,6 +77,18 @@ class ImportReport:
     first_time_us: int | None = None
     last_time_us: int | None = None
     seconds: float = 0.0
+
+    def recall(self) -> None:
+        """Takes over what earlier runs could not store."""
+        self.refused.update(self.state.refused_by_reason)
+        self.problems = [RowProblem(*problem) for problem in self.state.problems]
+        self.problem_count, self.unreadable = self.state.problem_count, self.state.unreadable
+
+    def remember(self) -> None:
+        """Hands it to the state, for the next run."""
+        self.state.refused_by_reason = dict(self.refused)
+        self.state.problems = [(one.line, one.reason, one.message) for one in self.problems]
+        self.state.problem_count, self.state.unreadable = self.problem_count, self.unreadable
 
     def note(self, problem: RowProblem, count: int = 1) -> None:
         """Keeps a problem, the first thousand in words."""
@@ -119,6 +134,7 @@ async def import_file(
     report = ImportReport(state, already_done=bool(state.finished_at), resumed_rows=state.rows)
     if report.already_done:
         return report
+    report.recall()
     if state.new and shift_to_now:
         last = await asyncio.to_thread(last_time_us, plan)
         state.shift_us = shifted_to_now(plan, last, now_us()).shift_us
@@ -254,7 +270,7 @@ class _Run:
         report.rows += block.rows
         state.position = block.end
         state.rows += block.rows
-        state.unreadable += block.unreadable_count
+        report.remember()
         state.save()
         if self._on_progress is not None:
             refused = sum(report.refused.values())

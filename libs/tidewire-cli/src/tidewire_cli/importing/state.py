@@ -42,6 +42,9 @@ class ImportState:
         accepted: readings accepted.
         refused: readings refused.
         unreadable: cells and rows that could not be read.
+        refused_by_reason: the refused readings by their reason.
+        problems: line, reason and message of the first thousand things that are not stored.
+        problem_count: all of them.
         finished_at: when it came to the end, seconds since 1970; 0: not yet.
         new: whether no earlier run has left anything.
     """
@@ -54,6 +57,9 @@ class ImportState:
     accepted: int = 0
     refused: int = 0
     unreadable: int = 0
+    refused_by_reason: dict[str, int] = field(default_factory=dict)
+    problems: list[tuple[int, str, str]] = field(default_factory=list)
+    problem_count: int = 0
     finished_at: float = 0.0
     new: bool = True
 
@@ -87,7 +93,8 @@ class ImportState:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
         self.position, self.shift_us, self.new = Position(), 0, True
-        self.rows = self.accepted = self.refused = self.unreadable = 0
+        self.rows = self.accepted = self.refused = self.unreadable = self.problem_count = 0
+        self.refused_by_reason, self.problems = {}, []
         self.finished_at = 0.0
 
 
@@ -102,6 +109,10 @@ def load_state(plan: ImportPlan, tenant_uid: str, directory: Path | None) -> Imp
         state.position = Position(**said["position"])
         for name in ("shift_us", "rows", "accepted", "refused", "unreadable", "finished_at"):
             setattr(state, name, said[name])
+        # An earlier release did not keep these.
+        state.refused_by_reason = dict(said.get("refused_by_reason", {}))
+        state.problems = [(line, reason, message) for line, reason, message in said.get("problems", ())]
+        state.problem_count = said.get("problem_count", 0)
         state.new = False
     except (OSError, ValueError, KeyError, TypeError):
         return ImportState(key, directory)
