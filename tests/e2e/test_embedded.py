@@ -1,0 +1,54 @@
+"""The chart as it is: one pod, one volume. What was published and queried in the cluster is there when the pod has died."""
+
+import pytest
+
+from tidewire_testkit.pods import Namespace, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+POD = "one-tidewire-0"
+
+
+def test_what_was_published_outlives_the_pod_and_the_release(
+    namespace: Namespace, chart: str, images: list[str]
+) -> None:
+    namespace.helm("install", "one", chart, *images, "--wait", "--timeout", "120s")
+    token = namespace.kubectl("exec", POD, "--", "cat", "/data/keys/admin.token").strip()
+    client = namespace.client("one-tidewire:7001", token)
+    client.tidewire("tenant", "create", "acme")
+    client.publish("pump", 21.5)
+    until(lambda: client.temperatures("pump") == [21.5], "the reading is visible", 30)
+    before = namespace.get("pod", POD)["metadata"]["uid"]
+
+    namespace.kubectl("delete", "pod", POD, "--wait")
+    until(lambda: _renewed(namespace, before), "another pod is ready", 60)
+
+    assert client.temperatures("pump") == [21.5]
+    client.publish("pump", 22.5)
+    until(lambda: client.temperatures("pump") == [21.5, 22.5], "the second reading is visible", 30)
+
+    namespace.helm("uninstall", "one", "--wait", "--timeout", "120s")
+    until(
+        lambda: not namespace.get("pods", "--selector", "app.kubernetes.io/instance=one")["items"],
+        "no pod",
+        60,
+    )
+    assert _left(namespace) == ["persistentvolumeclaim/data-one-tidewire-0"]
+
+    namespace.helm("install", "one", chart, *images, "--wait", "--timeout", "120s")
+    assert client.temperatures("pump") == [21.5, 22.5]
+
+
+def _renewed(namespace: Namespace, before: str) -> bool:
+    pods = namespace.ready_pods("platform")
+    return len(pods) == 1 and pods[0]["metadata"]["uid"] != before
+
+
+def _left(namespace: Namespace) -> list[str]:
+    """What is there of the release, or might be: by kind, all that is not the client's or the namespace's own."""
+    kinds = (
+        "all,networkpolicies,persistentvolumeclaims,secrets,configmaps,serviceaccounts,roles,rolebindings,"
+        "poddisruptionbudgets,horizontalpodautoscalers"
+    )
+    names = namespace.kubectl("get", kinds, "--output", "name").split()
+    own = {"pod/client", "secret/client", "configmap/kube-root-ca.crt", "serviceaccount/default"}
+    return sorted(set(names) - own)
