@@ -54,6 +54,7 @@ async def test_an_expired_certificate(tmp_path: Path) -> None:
         message = await refusal(CassandraSettings(address, ca_file=authority.write(tmp_path)))
     assert "expired" in message
     assert "renew it" in message
+    assert "TIDEWIRE_CASSANDRA_CONTACT_POINTS" in message
 
 
 async def test_a_certificate_for_another_name(tmp_path: Path) -> None:

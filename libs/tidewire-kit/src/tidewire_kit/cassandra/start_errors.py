@@ -194,7 +194,7 @@ def _tls_error(cause: BaseException, settings: CassandraSettings) -> FailedPreco
         if "mismatch" in why.lower():
             remedy = f"set {variable('tls_server_name')} to a name that it carries"
         elif "expired" in why.lower():
-            remedy = "renew it"
+            remedy = f"renew it, or name other nodes in {variable('contact_points')}"
         else:
             remedy = f"correct {variable('ca_file')}"
         return FailedPrecondition(
