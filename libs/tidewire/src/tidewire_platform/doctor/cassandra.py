@@ -85,8 +85,8 @@ async def _single_copy(session: CassandraSession, settings: CassandraSettings) -
         rows = []
     if rows and rows[0].value == "periodic":
         text += (
-            "; and with commitlog_sync: periodic a node that crashes forgets what it acknowledged last: devices and their "
-            "changes are gone, readings are read from the log again"
+            "; and with commitlog_sync: periodic a node that crashes forgets what it acknowledged last: devices and "
+            "their changes are gone, readings are read from the log again"
         )
         remedy = f"at least `commitlog_sync: batch` in cassandra.yaml; {remedy}"
     return warning(COPIES, settings.keyspace, text, remedy)
