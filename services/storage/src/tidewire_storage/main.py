@@ -7,6 +7,7 @@ from tidewire_kit import service, topics
 from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.grpc import service_handler
 from tidewire_kit.ids import TenantId, partition_of
+from tidewire_kit.log.lag import LagWatch
 from tidewire_kit.owner import OwnerSettings
 from tidewire_kit.service import ServiceContext, ServiceParts
 from tidewire_kit.settings import load
@@ -20,7 +21,7 @@ from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
-from tidewire_storage.consumer import telemetry_owner
+from tidewire_storage.consumer import GROUP, telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.grpc_api import StorageServicer
 from tidewire_storage.metrics import StorageMetrics
@@ -44,6 +45,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         OwnerSettings(gather_seconds=settings.poll_seconds, window_seconds=settings.dedup_window_seconds),
     )
     metrics.watch_owner(owner.stats, ctx.metrics)
+    lag = LagWatch(ctx.log, ctx.clock.now_us, GROUP, topics.TELEMETRY, ctx.metrics)
     accounts = Accounts(store, ctx.log, ctx.clock, topics.TELEMETRY, lambda: ingest.in_flight_readings)
     housekeeping = Housekeeping(
         store,
@@ -75,11 +77,13 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         await store.open()
         await owner.start()
         await housekeeping.start()
+        await lag.start()
 
     async def drain() -> None:
         await owner.close()
 
     async def close() -> None:
+        await lag.close()
         await housekeeping.close()
         await owner.close()
         await store.close()
@@ -90,7 +94,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         drain=drain,
         close=close,
         checks={"consumer": consumer_check},
-        lifelines={"consumer": owner.ended, "housekeeping": housekeeping.ended},
+        lifelines={"consumer": owner.ended, "housekeeping": housekeeping.ended, "lag": lag.ended},
     )
 
 

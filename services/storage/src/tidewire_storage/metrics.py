@@ -105,20 +105,9 @@ class StorageMetrics:
             "Readings accepted that are neither stored, duplicate, dead-lettered nor purged. Not 0: readings are lost.",
             registry=registry,
         )
-        self._lag = Gauge(
-            "tidewire_storage_lag_records",
-            "Durable records of the log that are not stored.",
-            registry=registry,
-        )
-        self._lag_seconds = Gauge(
-            "tidewire_storage_lag_seconds",
-            "Time between now and the log time of the last record stored, while records wait; else 0.",
-            registry=registry,
-        )
         self._removed = Counter(
             "tidewire_storage_removed_readings", "Readings removed, by reason.", ["reason"], registry=registry
         )
-        self._last_log_time_us = 0
 
     def watch_owner(self, stats: OwnerStats, registry: CollectorRegistry) -> None:
         """Shows the partition owner's counts."""
@@ -136,14 +125,10 @@ class StorageMetrics:
         if encoded.received_us:
             age = (self._clock.now_us() - np.concatenate(encoded.received_us)) / 1e6
             self._visible.observe(age, np.concatenate(encoded.received_readings))
-        self._last_log_time_us = max(part.log_time_us for part in encoded.partitions)
 
-    def recounted(self, difference: int, lag_records: int) -> None:
+    def recounted(self, difference: int) -> None:
         """The ledger was counted again."""
         self._difference.set(difference)
-        self._lag.set(lag_records)
-        waiting = lag_records and self._last_log_time_us
-        self._lag_seconds.set((self._clock.now_us() - self._last_log_time_us) / 1e6 if waiting else 0.0)
 
     def removed(self, reason: str, readings: int) -> None:
         """Readings were removed."""

@@ -54,6 +54,9 @@ def channel(
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
+        # Of a name with several addresses all are used, and it is looked up again soon when connections end.
+        ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.enable_retries", 0),  # callers decide what is safe to repeat
     ]

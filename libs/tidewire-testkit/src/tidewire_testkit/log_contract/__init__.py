@@ -8,6 +8,7 @@ it declares in `lacking`, by names of `capabilities`.
 
 from tidewire_testkit.log_contract.consumers import ConsumerCases
 from tidewire_testkit.log_contract.groups import GroupCases
+from tidewire_testkit.log_contract.lag import LagCases
 from tidewire_testkit.log_contract.streams import StreamCases
 from tidewire_testkit.log_contract.support import MessageLogFactory, RecordingHandler
 from tidewire_testkit.log_contract.tables import TableCases
@@ -15,5 +16,5 @@ from tidewire_testkit.log_contract.tables import TableCases
 __all__ = ["MessageLogContract", "MessageLogFactory", "RecordingHandler"]
 
 
-class MessageLogContract(StreamCases, ConsumerCases, GroupCases, TableCases):
+class MessageLogContract(StreamCases, ConsumerCases, GroupCases, TableCases, LagCases):
     """Subclass it in an adapter's tests, with the fixture `message_log_factory`."""

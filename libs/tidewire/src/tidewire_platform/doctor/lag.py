@@ -5,6 +5,7 @@ from typing import Final
 
 from tidewire_kit import topics
 from tidewire_kit.errors import TidewireError
+from tidewire_kit.log.lag import measure
 from tidewire_kit.log.port import MessageLog
 from tidewire_platform.doctor.finding import Finding, ok, warning, wrong
 
@@ -24,10 +25,10 @@ async def check_lag(log: MessageLog, now_us: int) -> list[Finding]:
 async def _check(log: MessageLog, group: str, topic: str, kept_seconds: float, now_us: int) -> Finding:
     subject = f"{group} on {topic}"
     try:
-        records, seconds = await measure(log, group, topic, now_us)
+        lag = await measure(log, group, topic, now_us)
     except TidewireError as error:
         return wrong(CHECK, subject, f"cannot be measured: {error.message}", "see the findings on the log")
-    text = f"{seconds:.1f} s behind ({records:,} records)"
+    seconds, text = lag.seconds, f"{lag.seconds:.1f} s behind ({lag.records:,} records)"
     if seconds >= kept_seconds * _SHARE_OF_RETENTION:
         return wrong(
             CHECK,
@@ -43,16 +44,3 @@ async def _check(log: MessageLog, group: str, topic: str, kept_seconds: float, n
             "see whether the service runs and what its log says; start more processes of it",
         )
     return ok(CHECK, subject, text)
-
-
-async def measure(log: MessageLog, group: str, topic: str, now_us: int) -> tuple[int, float]:
-    """Returns records not committed by the group, and the age of the oldest of them in seconds (0.0 when none)."""
-    waiting = {partition: records for partition, records in (await log.lag(group, topic)).items() if records}
-    if not waiting:
-        return 0, 0.0
-    committed, begin = await log.committed(group, topic), await log.begin_offsets(topic)
-    first = await asyncio.gather(
-        *(log.read(topic, number, max(committed.get(number, 0), begin[number]), 1) for number in waiting)
-    )
-    oldest_us = min((records[0].appended_at_us for records in first if records), default=now_us)
-    return sum(waiting.values()), max(now_us - oldest_us, 0) / 1e6

@@ -29,7 +29,7 @@ class Housekeeping:
         purge_seconds: float,
         expire_seconds: float,
         recount_seconds: float,
-        on_recount: Callable[[int, int], None] = lambda difference, lag_records: None,
+        on_recount: Callable[[int], None] = lambda difference: None,
         on_removed: Callable[[str, int], None] = lambda why, readings: None,
     ) -> None:
         self._store = store
@@ -118,7 +118,7 @@ class Housekeeping:
     async def recount(self) -> None:
         """Counts what is there, and compares it with what should be."""
         difference = await self._accounts.difference()
-        self._on_recount(difference, await self._accounts.lag_records())
+        self._on_recount(difference)
         if difference:
             logger.error("ledger_does_not_add_up", difference_readings=difference)
 
