@@ -85,8 +85,8 @@ async def test_an_owner_that_slept_through_the_loss_commits_nothing(
         handler = RecordingHandler()
         consumer = await log.consume(GROUP, [TOPIC.name], handler)
         async with polling(consumer):
-            # The brokers notice after the session timeout: 6 s here, 45 s of theirs with the new protocol.
-            await until(lambda: len(handler.owned) == 4, seconds=70)
+            # The brokers notice after the session timeout: 6 s of ours, 10 s of theirs with the new protocol.
+            await until(lambda: len(handler.owned) == 4, seconds=40)
             await log.produce(TOPIC.name, [Outgoing(n, b"", [b"y"]) for n in range(4)])
             await until(lambda: all(consumer.position(*place) == 3 for place in handler.owned))
             await consumer.commit(dict.fromkeys(handler.owned, 3))

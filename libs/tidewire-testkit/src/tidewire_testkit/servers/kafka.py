@@ -17,6 +17,14 @@ from tidewire_testkit.servers.processes import ServerError
 QUICK_FAILOVER: Final = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 """Settings with which a dead broker is noticed after 3 s instead of 9; for tests that kill one."""
 
+_QUICK_GROUPS = {
+    "group.consumer.min.session.timeout.ms": 10_000,
+    "group.consumer.session.timeout.ms": 10_000,
+    "group.consumer.min.heartbeat.interval.ms": 1_500,
+    "group.consumer.heartbeat.interval.ms": 1_500,
+}
+"""With the protocol in which brokers decide how long a silent member stays: 45 s otherwise."""
+
 _CLUSTER_ID = (
     "tidewire-test-cluster0"  # 22 characters that decode to the 16 bytes of a UUID, as Kafka wants them
 )
@@ -148,6 +156,7 @@ class KafkaCluster(Cluster):
             "transaction.state.log.num.partitions": 4,
             "log.cleaner.dedupe.buffer.size": 16 << 20,
             "group.initial.rebalance.delay.ms": 0,
+            **_QUICK_GROUPS,
             **(self._secure_properties() if self.secure else {}),
             **self.settings,
         }
