@@ -1,4 +1,4 @@
-"""The chart as it is: one pod, one volume. What was published and queried in the cluster is there when the pod has died."""
+"""The chart as it is, one pod with one volume: what was published in the cluster is there when the pod has died."""
 
 import pytest
 
