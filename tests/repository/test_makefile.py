@@ -32,6 +32,7 @@ def test_ci_calls_only_targets_that_exist() -> None:
         "test-kube",
         "test-servers",
         "test-faults",
+        "e2e",
         "bench-smoke",
     ]
     assert {target for _, target in tiers} <= set(PHONY)
