@@ -107,6 +107,33 @@ def asking(cluster: Cluster, what: str) -> Iterator[None]:
         ) from None
 
 
+def ask(cluster: Cluster, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    """The API server's answer to GET, or with a body to POST, as plain values. Raises TidewireError."""
+    with asking(cluster, path.partition("?")[0]):
+        method, url, headers, sent, _ = cluster.api.param_serialize(
+            "GET" if body is None else "POST",
+            path,
+            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        answer = cluster.api.call_api(method, url, headers, sent, _request_timeout=SECONDS)
+        answer.read()
+        if answer.status >= 300:
+            from kubernetes.client.exceptions import ApiException
+
+            raise ApiException(answer.status, answer.reason, body=answer.data.decode(errors="replace"))
+        return json.loads(answer.data)
+
+
+def ask_if_there(cluster: Cluster, path: str) -> Any:
+    """As `ask`, of something that may not be there: then None."""
+    try:
+        return ask(cluster, path)
+    except NotFound:
+        return None
+
+
 def _translated(status: Any, message: str, what: str) -> TidewireError:
     made: TidewireError
     match status:

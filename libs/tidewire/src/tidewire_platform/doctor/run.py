@@ -38,8 +38,7 @@ async def run_doctor(root: Path, environ: Mapping[str, str], out: Output) -> int
         findings = await check_distributed(common, environ)
     else:
         findings = await _check_embedded(common, environ)
-    _show(findings, out)
-    return 1 if any(finding.state is State.WRONG for finding in findings) else 0
+    return show(findings, out)
 
 
 async def _check_embedded(common: CommonSettings, environ: Mapping[str, str]) -> list[Finding]:
@@ -79,7 +78,8 @@ def _known(data_dir: DataDir) -> Known:
     }
 
 
-def _show(findings: list[Finding], out: Output) -> None:
+def show(findings: list[Finding], out: Output) -> int:
+    """Prints findings with their remedies; the exit status is: 0 all well, warnings included, 1 something wrong."""
     worst = {state: sum(finding.state is state for finding in findings) for state in State}
     if not out.for_people:
         out.data(
@@ -90,7 +90,7 @@ def _show(findings: list[Finding], out: Output) -> None:
                 "findings": [finding.shown() for finding in findings],
             }
         )
-        return
+        return 1 if worst[State.WRONG] else 0
     out.rows([finding.shown() for finding in findings], _COLUMNS)
     for finding in findings:
         if finding.remedy:
@@ -100,3 +100,4 @@ def _show(findings: list[Finding], out: Output) -> None:
     else:
         verdict = "All is well" if not worst[State.WARNING] else "It works"
     out.text(f"\n{verdict}; {worst[State.WARNING]} warnings.")
+    return 1 if worst[State.WRONG] else 0

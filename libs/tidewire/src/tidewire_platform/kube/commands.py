@@ -1,11 +1,22 @@
-"""What the commands do that work on a cluster, apart from their options: `admin bootstrap --kubernetes-secret`."""
+"""What the commands do that work on a cluster, apart from their options: `admin bootstrap` in a Secret, `k8s check`."""
 
 import asyncio
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tidewire_cli.kube.cluster import connect
+from tidewire_cli.output import Output
 from tidewire_kit.clock import SystemClock
+from tidewire_kit.errors import InvalidArgument
+from tidewire_platform.doctor.run import show
+from tidewire_platform.kube.before import check_before
+from tidewire_platform.kube.installed import check_installed
 from tidewire_platform.kube.keys import bootstrap_secret
+from tidewire_platform.kube.needs import needs_of
 
 
 async def bootstrap_in_secret(name: str, namespace: str, context: str) -> int:
@@ -27,3 +38,40 @@ async def bootstrap_in_secret(name: str, namespace: str, context: str) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+async def check_cluster(
+    namespace: str, release: str, values: Sequence[Path], context: str, out: Output
+) -> int:
+    """Looks at a cluster and shows what it found; returns the exit status 0 or 1. Raises TidewireError."""
+    needs = needs_of(_merged(values))
+    cluster = await asyncio.to_thread(connect, context, namespace)
+    try:
+        before = await asyncio.to_thread(check_before, cluster, needs)
+        installed = await asyncio.to_thread(check_installed, cluster, release)
+    finally:
+        cluster.close()
+    return show([*before, *installed], out)
+
+
+def _merged(files: Sequence[Path]) -> Mapping[str, Any]:
+    values: dict[str, Any] = {}
+    for file in files:
+        try:
+            found = yaml.safe_load(file.read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InvalidArgument("--values", f"{file} is not readable YAML: {error}") from None
+        if not isinstance(found, dict):
+            raise InvalidArgument("--values", f"{file} holds no mapping; write `key: value` lines")
+        values = _over(values, found)
+    return values
+
+
+def _over(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """As Helm does: mappings are merged, all else is replaced."""
+    result = dict(values)
+    for key, value in others.items():
+        known = result.get(key)
+        both = isinstance(value, dict) and isinstance(known, dict)
+        result[key] = _over(known, value) if both else value  # type: ignore[arg-type]
+    return result
