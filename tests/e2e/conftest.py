@@ -6,6 +6,7 @@ is brought up, and taken down again unless it ran before. E2E_REGISTRY: where th
 being given them (`make images` and a push go before).
 """
 
+import fcntl
 import os
 import re
 import subprocess
@@ -44,7 +45,8 @@ FAILED: pytest.StashKey[bool] = pytest.StashKey()
 def chosen_context(kubeconfig: Path) -> str:
     """The current context of a kubeconfig, when tests may use it; otherwise the run ends."""
     words = ["kubectl", "--kubeconfig", str(kubeconfig), "config", "current-context"]
-    context = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    environ = os.environ | {"PATH": f"{os.environ['PATH']}:{tools()}"}
+    context = subprocess.run(words, env=environ, capture_output=True, text=True, check=True).stdout.strip()
     if context != os.environ.get("E2E_CONTEXT") and not TEST_CONTEXTS.fullmatch(context):
         pytest.exit(
             f"will not test on {context!r}: it is not known as a cluster for tests. If it is one, set "
@@ -54,22 +56,38 @@ def chosen_context(kubeconfig: Path) -> str:
     return context
 
 
+def serves() -> bool:
+    """Whether our own cluster runs already."""
+    state = os.environ.get("TIDEWIRE_CLUSTER_STATE", "/var/lib/tidewire-cluster")
+    look = ["kubectl", "--kubeconfig", f"{state}/admin.kubeconfig", "get", "--raw", "/readyz"]
+    environ = os.environ | {"PATH": f"{tools()}:{os.environ['PATH']}"}
+    return subprocess.run(look, env=environ, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def tools() -> Path:
+    """Where the cluster's recipe puts kubectl and helm."""
+    cache = os.environ.get("TIDEWIRE_CLUSTER_CACHE") or Path.home() / ".cache" / "tidewire-cluster"
+    return Path(cache) / "bin"
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster, with the images of this tree in it."""
     given = os.environ.get("E2E_KUBECONFIG")
     started = False
-    tools: Path | None = None
     if given:
         kubeconfig = Path(given)
     else:
+        lock = Path("/run/lock/tidewire-e2e").open("w")  # noqa: SIM115 - held until the session ends
+        fcntl.flock(
+            lock, fcntl.LOCK_EX
+        )  # there is one such cluster a machine, and the tests have it to themselves
         subprocess.run([RECIPE / "build"], check=True)
-        started = not Path(os.environ.get("TIDEWIRE_CLUSTER_STATE", "/var/lib/tidewire-cluster")).exists()
+        started = not serves()
         up = subprocess.run([RECIPE / "up"], stdout=subprocess.PIPE, text=True, check=True)
         kubeconfig = Path(up.stdout.strip())
-        cache = os.environ.get("TIDEWIRE_CLUSTER_CACHE") or Path.home() / ".cache" / "tidewire-cluster"
-        tools = Path(cache) / "bin"
-    found = Cluster(kubeconfig, chosen_context(kubeconfig), tools)
+    # What a user has is preferred with a cluster of theirs, which may need a version or a plugin of its own.
+    found = Cluster(kubeconfig, chosen_context(kubeconfig), None if given else tools())
     try:
         if "E2E_REGISTRY" not in os.environ:
             images = [sys.executable, str(ROOT / "scripts" / "images.py")]

@@ -4,7 +4,7 @@ import pytest
 
 from tidewire_testkit.pods import Namespace, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400, func_only=True)]
 POD = "one-tidewire-0"
 
 
