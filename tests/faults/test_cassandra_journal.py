@@ -15,32 +15,31 @@ from tidewire_testkit.cassandra import connected, fresh_keyspace
 from tidewire_testkit.faults.injection import Never
 from tidewire_testkit.polling import until
 from tidewire_testkit.servers.cassandra import CassandraCluster
+from tidewire_testkit.servers.shared import FaultServers
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def three() -> Iterator[CassandraCluster]:
-    with CassandraCluster(3) as cluster:
-        yield cluster
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300, func_only=True)]
 
 
 @pytest.fixture(scope="module")
-def keyspace(three: CassandraCluster) -> Iterator[CassandraSettings]:
-    loaded = settings.load(CassandraSettings, three.environ())
-    with fresh_keyspace(loaded.contact_points, cql=journal_model.TABLES, replication_factor=3) as fresh:
+def keyspace(fault_servers: FaultServers) -> Iterator[CassandraSettings]:
+    loaded = settings.load(CassandraSettings, fault_servers.cassandra(3).environ())
+    with fresh_keyspace(
+        loaded.contact_points, cql=journal_model.TABLES, replication_factor=3, drop=False
+    ) as fresh:
         # Longer than nodes need, on a busy machine, to find out that one of them is dead.
         yield replace(loaded, keyspace=fresh.keyspace, request_timeout_seconds=40)
 
 
 @pytest.fixture
-async def session(keyspace: CassandraSettings) -> AsyncIterator[CassandraSession]:
+async def session(
+    three_nodes: CassandraCluster, keyspace: CassandraSettings
+) -> AsyncIterator[CassandraSession]:
     async with connected(keyspace) as session:
         yield session
 
 
 async def test_commits_are_whole_while_nodes_are_killed_and_suspended(
-    three: CassandraCluster, session: CassandraSession
+    three_nodes: CassandraCluster, session: CassandraSession
 ) -> None:
     unit = secrets.token_bytes(8)
     tries: list[journal_model.Try] = []
@@ -64,33 +63,33 @@ async def test_commits_are_whole_while_nodes_are_killed_and_suspended(
             tasks.create_task(process(seed))
         try:
             await some(20)
-            three.kill(3)
+            three_nodes.kill(3)
             await some(40)
-            await asyncio.to_thread(three.restart, 3)
+            await asyncio.to_thread(three_nodes.restart, 3)
             await some(20)
-            three.suspend(2)
+            three_nodes.suspend(2)
             await some(20)
-            three.resume(2)
+            three_nodes.resume(2)
             await some(20)
         finally:
-            three.resume(2)
+            three_nodes.resume(2)
             stop.set()
     await journal_model.verify(session, unit, tries)
-    await asyncio.to_thread(three.wait_ready)
+    await asyncio.to_thread(three_nodes.wait_ready)
 
 
 async def test_a_read_over_a_range_is_answered_while_a_dead_node_is_taken_to_be_alive(
-    three: CassandraCluster, session: CassandraSession
+    three_nodes: CassandraCluster, session: CassandraSession
 ) -> None:
     put = await session.prepare("INSERT INTO rows (part, id, value) VALUES (?, 1, ?)")
     scan = await session.prepare("SELECT part, id, value FROM rows")
     parts = {secrets.token_bytes(8) for _ in range(200)}
     await session.execute_all(put, ((part, b"scan") for part in parts))
-    three.suspend(1)
+    three_nodes.suspend(1)
     try:
         for _ in range(5):
             rows = await session.execute(scan, page_rows=100)
             assert {row.part for row in rows if row.value == b"scan"} == parts
     finally:
-        three.resume(1)
-        await asyncio.to_thread(three.wait_ready)
+        three_nodes.resume(1)
+        await asyncio.to_thread(three_nodes.wait_ready)

@@ -1,8 +1,9 @@
 """Nodes of Cassandra die, hang and come back under load: refused or kept, never lost, and on again by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -14,35 +15,39 @@ from tidewire_testkit.faults.row_load import KEYSPACE, RowLoad, create_table
 from tidewire_testkit.polling import until
 from tidewire_testkit.servers.cassandra import CassandraCluster
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300, func_only=True)]
+
+
+REFUSED_SECONDS = 5.0
+"""A request is tried elsewhere until its own deadline before it is refused; tests that wait for refusals set it low."""
 
 
 @asynccontextmanager
-async def connected(cluster: CassandraCluster) -> AsyncIterator[CassandraSession]:
-    session = await connect(settings.load(CassandraSettings, cluster.environ()), keyspace=None)
+async def connected(
+    cluster: CassandraCluster, request_timeout_seconds: float = 15.0
+) -> AsyncIterator[CassandraSession]:
+    loaded = settings.load(CassandraSettings, cluster.environ())
+    session = await connect(replace(loaded, request_timeout_seconds=request_timeout_seconds), keyspace=None)
     try:
         yield session
     finally:
         await session.close()
 
 
-async def prepared(cluster: CassandraCluster) -> None:
-    async with connected(cluster) as session:
-        await create_table(session, len(cluster.addresses))
-
-
-@pytest.fixture(scope="module")
-def three() -> Iterator[CassandraCluster]:
-    with CassandraCluster(3) as cluster:
-        asyncio.run(prepared(cluster))
-        yield cluster
+@pytest.fixture
+async def three(three_nodes: CassandraCluster) -> CassandraCluster:
+    return await prepared(three_nodes)
 
 
 @pytest.fixture
-def lone() -> Iterator[CassandraCluster]:
-    with CassandraCluster() as cluster:
-        asyncio.run(prepared(cluster))
-        yield cluster
+async def lone(lone_node: CassandraCluster) -> CassandraCluster:
+    return await prepared(lone_node)
+
+
+async def prepared(cluster: CassandraCluster) -> CassandraCluster:
+    async with connected(cluster) as session:
+        await create_table(session, len(cluster.addresses))
+    return cluster
 
 
 async def some(load: RowLoad, rows: int) -> None:
@@ -124,7 +129,7 @@ async def test_conditional_writes_count_exactly_while_one_of_three_nodes_is_kill
 async def test_with_two_of_three_nodes_down_writes_are_refused_and_none_is_lost(
     three: CassandraCluster,
 ) -> None:
-    async with connected(three) as session:
+    async with connected(three, REFUSED_SECONDS) as session:
         load = RowLoad(session)
         async with load.running():
             await some(load, 200)
@@ -145,7 +150,7 @@ async def test_with_two_of_three_nodes_down_writes_are_refused_and_none_is_lost(
 
 
 async def test_a_lone_node_that_is_killed_has_lost_nothing(lone: CassandraCluster) -> None:
-    async with connected(lone) as session:
+    async with connected(lone, REFUSED_SECONDS) as session:
         load = RowLoad(session)
         async with load.running():
             for _ in range(2):

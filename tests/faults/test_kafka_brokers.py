@@ -1,7 +1,11 @@
-"""Brokers of Kafka die, hang and come back under load: refused or kept, never lost, never twice, on again by itself."""
+"""Brokers of Kafka die, hang and come back under load: refused or kept, never lost, never twice, on again by itself.
+
+A lone broker that dies or hangs: log_kafka/test_broker_faults of the kit, and the whole platform in
+test_ledger_on_dying_servers.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,32 +16,16 @@ from tidewire_kit.log.port import TopicSpec
 from tidewire_testkit.faults.log_load import LogLoad
 from tidewire_testkit.faults.progress import progress
 from tidewire_testkit.polling import until
-from tidewire_testkit.servers.kafka import QUICK_FAILOVER, KafkaCluster
+from tidewire_testkit.servers.kafka import KafkaCluster
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300, func_only=True)]
 
-SUSPENDED_SECONDS = 30.0
 TOPIC = TopicSpec("tidewire.faults.v1", partitions=3)
-
-
-@pytest.fixture(scope="module")
-def lone() -> Iterator[KafkaCluster]:
-    with KafkaCluster(settings=QUICK_FAILOVER) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def three() -> Iterator[KafkaCluster]:
-    with KafkaCluster(3, settings=QUICK_FAILOVER) as cluster:
-        yield cluster
 
 
 @asynccontextmanager
 async def loaded(cluster: KafkaCluster, prefix: str) -> AsyncIterator[LogLoad]:
     """A load that runs until the block ends, and is checked then."""
-    for number in cluster.numbers:  # a test that failed may have left them down
-        cluster.resume(number)
-    await asyncio.to_thread(cluster.start)
     environ = cluster.environ() | {"TIDEWIRE_KAFKA_TOPIC_PREFIX": f"{prefix}."}
     log = KafkaLog(settings.load(KafkaSettings, environ))
     await log.start()
@@ -67,48 +55,29 @@ async def on_again(load: LogLoad) -> None:
     )
 
 
-async def test_a_lone_broker_that_is_killed_has_lost_nothing(lone: KafkaCluster) -> None:
-    async with loaded(lone, "killed") as load:
-        for _ in range(2):
-            lone.kill()
-            await asyncio.to_thread(lone.restart)
-            await on_again(load)
-            await some(load, 300)
-
-
-async def test_a_lone_broker_that_hangs_for_half_a_minute_has_lost_nothing(lone: KafkaCluster) -> None:
-    async with loaded(lone, "suspended") as load:
-        lone.suspend()
-        before = len(load.acknowledged)
-        await asyncio.sleep(SUSPENDED_SECONDS)  # the fault itself, not a wait for something
-        assert len(load.acknowledged) <= before + 100, "acknowledged by nobody"
-        lone.resume()
-        await on_again(load)
-
-
 @pytest.mark.parametrize("fault", ["killed", "suspended"])
-async def test_one_of_three_brokers_may_be_lost(three: KafkaCluster, fault: str) -> None:
-    async with loaded(three, f"three-{fault}") as load:
+async def test_one_of_three_brokers_may_be_lost(three_brokers: KafkaCluster, fault: str) -> None:
+    async with loaded(three_brokers, f"three-{fault}") as load:
         if fault == "killed":
-            three.kill(1)
+            three_brokers.kill(1)
         else:
-            three.suspend(1)
+            three_brokers.suspend(1)
         await on_again(load)
         await some(load, 500)
         if fault == "killed":
-            await asyncio.to_thread(three.restart, 1)
+            await asyncio.to_thread(three_brokers.restart, 1)
         else:
-            three.resume(1)
+            three_brokers.resume(1)
         await on_again(load)
-    await asyncio.to_thread(three.wait_ready)
+    await asyncio.to_thread(three_brokers.wait_ready)
 
 
-async def test_with_two_of_three_brokers_down_nothing_is_acknowledged(three: KafkaCluster) -> None:
-    async with loaded(three, "two") as load:
-        three.kill(2)
-        three.kill(3)
+async def test_with_two_of_three_brokers_down_nothing_is_acknowledged(three_brokers: KafkaCluster) -> None:
+    async with loaded(three_brokers, "two") as load:
+        three_brokers.kill(2)
+        three_brokers.kill(3)
         refused = load.refused
         await until(lambda: load.refused > refused, seconds=60, message="producers are refused")
-        await asyncio.to_thread(three.restart, 2, wait=False)
-        await asyncio.to_thread(three.restart, 3)
+        await asyncio.to_thread(three_brokers.restart, 2, wait=False)
+        await asyncio.to_thread(three_brokers.restart, 3)
         await on_again(load)

@@ -7,14 +7,14 @@ platform's processes; each time everybody goes on within 20 s of the fault's end
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tidewire_testkit.servers.cassandra import CassandraCluster
 from tidewire_testkit.servers.cluster import Cluster
-from tidewire_testkit.servers.kafka import QUICK_FAILOVER, KafkaCluster
+from tidewire_testkit.servers.kafka import KafkaCluster
 from tidewire_testkit.whole.backend import EmbeddedBackend, OwnServersBackend, use
 from tidewire_testkit.whole.load import Publisher, StreamPublisher, UnaryPublisher
 from tidewire_testkit.whole.own_ledger import OwnLedger
@@ -22,7 +22,7 @@ from tidewire_testkit.whole.platform import running, until
 from tidewire_testkit.whole.progress import progress
 from tidewire_testkit.whole.readback import read_device, settled_ledger
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400, func_only=True)]
 
 SUSPENDED_SECONDS = 30.0
 WINDOW_SECONDS = 8.0
@@ -31,26 +31,16 @@ EXPECTED_ERRORS = ("consumer", "flush", "publish", "sweep", "commit", "owner", "
 Progress = Callable[[], Awaitable[None]]
 
 
-@pytest.fixture
-def servers(request: pytest.FixtureRequest) -> Iterator[tuple[KafkaCluster, CassandraCluster]]:
-    """One or three of each, by the parameter."""
-    kafka = KafkaCluster(request.param, settings=QUICK_FAILOVER)
-    cassandra = CassandraCluster(request.param)
-    with ExitStack() as closing:
-        closing.callback(kafka.close)
-        closing.callback(cassandra.close)
-        closing.callback(use, EmbeddedBackend())
-        for cluster in (kafka, cassandra):
-            cluster.start(wait=False)
-        for cluster in (kafka, cassandra):
-            cluster.wait_ready()
-        use(OwnServersBackend(kafka.environ() | cassandra.environ()))
-        yield kafka, cassandra
+@pytest.fixture(autouse=True)
+def embedded_afterwards() -> Iterator[None]:
+    yield
+    use(EmbeddedBackend())
 
 
 @asynccontextmanager
-async def loaded(data_dir: Path) -> AsyncIterator[Progress]:
+async def loaded(data_dir: Path, kafka: KafkaCluster, cassandra: CassandraCluster) -> AsyncIterator[Progress]:
     """The platform under load; yields what waits for progress from now on. At the end the ledger is checked."""
+    use(OwnServersBackend(kafka.environ() | cassandra.environ()))
     ledger = OwnLedger()
     environ = {"TIDEWIRE_STORAGE_DEDUP_WINDOW_SECONDS": str(int(WINDOW_SECONDS))}
     async with running(data_dir, environ=environ, expected_errors=EXPECTED_ERRORS) as up:
@@ -96,23 +86,21 @@ async def suspended(cluster: Cluster, number: int, again: Progress) -> None:
     await again()
 
 
-@pytest.mark.parametrize("servers", [1], indirect=True)
 async def test_nothing_is_lost_when_a_lone_broker_or_node_dies_or_hangs(
-    tmp_path: Path, servers: tuple[KafkaCluster, CassandraCluster]
+    tmp_path: Path, lone_of_each: tuple[KafkaCluster, CassandraCluster]
 ) -> None:
-    kafka, cassandra = servers
-    async with loaded(tmp_path / "data") as again:
+    kafka, cassandra = lone_of_each
+    async with loaded(tmp_path / "data", kafka, cassandra) as again:
         await killed(kafka, 1, again)
         await killed(cassandra, 1, again)
         await suspended(kafka, 1, again)
 
 
-@pytest.mark.parametrize("servers", [3], indirect=True)
 async def test_work_goes_on_while_one_of_three_brokers_and_nodes_is_down(
-    tmp_path: Path, servers: tuple[KafkaCluster, CassandraCluster]
+    tmp_path: Path, three_of_each: tuple[KafkaCluster, CassandraCluster]
 ) -> None:
-    kafka, cassandra = servers
-    async with loaded(tmp_path / "data") as again:
+    kafka, cassandra = three_of_each
+    async with loaded(tmp_path / "data", kafka, cassandra) as again:
         for cluster, number in ((kafka, 1), (cassandra, 3)):
             cluster.kill(number)
             await again()

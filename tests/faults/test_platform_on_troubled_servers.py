@@ -18,7 +18,7 @@ from tidewire_testkit.whole.backend import EmbeddedBackend, OwnServersBackend, u
 from tidewire_testkit.whole.platform import Endpoint, UpProcess, running, until
 from tidewire_testkit.whole.readback import publish, wait_visible
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300, func_only=True)]
 
 EXPECTED_ERRORS = ("consumer", "flush", "publish", "sweep", "commit", "owner", "housekeeping")
 

@@ -4,28 +4,34 @@ A process does a piece of work under a fault; another one, without faults, looks
 owner of the partition does after a restart. Then everything must be there exactly once, and the ledger at zero.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tidewire_kit.cassandra import CassandraSession, CassandraSettings
+from tidewire_kit.cassandra.steps import SchemaSet
 from tidewire_kit.clock import SystemClock
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_kit.owner import LedgerCounts
-from tidewire_storage.adapters.cassandra import CassandraStore
+from tidewire_storage.adapters.cassandra import SCHEMA_DIRECTORY, CassandraStore
 from tidewire_storage.domain.block_format import encode_block, read_block
 from tidewire_storage.domain.blocks import BlockKey, EpochSpan, TopicPartitionKey
 from tidewire_storage.domain.rows import SortedTable
 from tidewire_storage.domain.series import states_of
 from tidewire_storage.ports import Flush, PartitionFlush, ProgressMoved
-from tidewire_testkit.cassandra import connected
+from tidewire_testkit.cassandra import connected, fresh_keyspace
 from tidewire_testkit.faults.injection import Crash, Fault, Schedule, at_each_call
 from tidewire_testkit.faults.losing_session import LosingReplies
+from tidewire_testkit.servers.cassandra import CassandraCluster
+from tidewire_testkit.servers.shared import FaultServers
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(600, func_only=True)]
+pytestmark = pytest.mark.timeout(600, func_only=True)
 
 FLUSH_FAULTS = [Fault.LOST_REPLY, Fault.LATE_REQUEST, Fault.CRASH_BEFORE, Fault.CRASH_DURING]
 UPKEEP_FAULTS = [Fault.LOST_REPLY, Fault.LATE_REQUEST, Fault.CRASH_DURING]
@@ -187,6 +193,7 @@ async def chunks_of(platform: Platform) -> int:
     return count
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("fault", FLUSH_FAULTS, ids=lambda fault: fault.name.lower())
 async def test_a_flush_is_there_once_whatever_happens_to_its_writes(
     session: CassandraSession, fault: Fault
@@ -210,6 +217,7 @@ async def test_a_flush_is_there_once_whatever_happens_to_its_writes(
     assert await at_each_call(fault, run) > 10
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("fault", UPKEEP_FAULTS, ids=lambda fault: fault.name.lower())
 async def test_deleting_and_expiring_are_counted_once_whatever_happens(
     session: CassandraSession, fault: Fault
@@ -236,6 +244,7 @@ async def test_deleting_and_expiring_are_counted_once_whatever_happens(
     assert await at_each_call(fault, run) > 10
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("fault", UPKEEP_FAULTS, ids=lambda fault: fault.name.lower())
 async def test_requests_to_cut_are_noted_whatever_happens(session: CassandraSession, fault: Fault) -> None:
     async def run(schedule: Schedule) -> None:
@@ -260,6 +269,7 @@ async def test_requests_to_cut_are_noted_whatever_happens(session: CassandraSess
     assert await at_each_call(fault, run) >= 3
 
 
+@pytest.mark.servers
 async def test_an_owner_that_slept_does_no_harm(session: CassandraSession) -> None:
     platform = Platform(session)
     sleeper, heir = await platform.process(), await platform.process()
@@ -273,6 +283,7 @@ async def test_an_owner_that_slept_does_no_harm(session: CassandraSession) -> No
     await platform.assert_whole(heir, 2)
 
 
+@pytest.mark.servers
 async def test_of_several_partitions_those_without_another_owner_are_stored(
     session: CassandraSession,
 ) -> None:
@@ -286,6 +297,7 @@ async def test_of_several_partitions_those_without_another_owner_are_stored(
     assert await store.difference() == 0
 
 
+@pytest.mark.servers
 async def test_what_upkeep_changes_meanwhile_does_not_stop_an_owner(session: CassandraSession) -> None:
     """Two writers of one place: the owner goes on where its progress stands, on the counts that upkeep left."""
     platform = Platform(session)
@@ -298,3 +310,72 @@ async def test_what_upkeep_changes_meanwhile_does_not_stop_an_owner(session: Cas
         (8, 6, 2, 0)
     ]
     assert await owner.difference() == 0
+
+
+@pytest.fixture(params=[1, 3])
+def dying(request: pytest.FixtureRequest, fault_servers: FaultServers) -> Iterator[CassandraCluster]:
+    """A lone node that will die, or three of which one will."""
+    cluster = fault_servers.cassandra(request.param)
+    yield cluster
+    cluster.start()
+
+
+@pytest.fixture
+def dying_keyspace(dying: CassandraCluster) -> Iterator[CassandraSettings]:
+    steps = SchemaSet("storage", SCHEMA_DIRECTORY)
+    copies = len(dying.addresses)
+    with fresh_keyspace(dying.contact_points, [steps], replication_factor=copies, drop=False) as settings:
+        yield settings
+
+
+@pytest.mark.faults
+async def test_flushes_and_upkeep_while_a_node_is_killed(
+    dying: CassandraCluster, dying_keyspace: CassandraSettings
+) -> None:
+    """With three nodes all goes on while one is down, with a lone one when it is back; the ledger stays at zero."""
+    last = len(dying.addresses)
+    async with connected(dying_keyspace) as session:
+        platform = Platform(session)
+        owner, keeper = await platform.process(), await platform.process()
+        stored = 0
+
+        async def flushes(more: int) -> None:
+            nonlocal stored
+            for _ in range(more):
+                await insisting(partial(platform.go_on, owner, stored))
+                stored += 1
+
+        await flushes(4)
+        dying.kill(last)
+        if last == 1:
+            restarting = asyncio.create_task(asyncio.to_thread(dying.restart, last))
+        await flushes(4)
+        await insisting(lambda: keeper.expire(platform.tenants[0], T0 + 1))
+        await insisting(keeper.sweep)
+        assert await insisting(keeper.difference) == 0
+        if last > 1:
+            restarting = asyncio.create_task(asyncio.to_thread(dying.restart, last))
+            await flushes(4)
+        await restarting
+        await flushes(2)
+
+        account = await keeper.ledger(None, 0, EVER)
+        assert [(line.key[0], line.stored, line.purged, line.difference) for line in account.lines] == sorted(
+            [(platform.tenants[0], 2 * stored, 2, 0), (platform.tenants[1], 2 * stored, 0, 0)]
+        )
+        for tenant, first in zip(platform.tenants, (1, 0), strict=True):
+            assert sorted(await platform.values(keeper, tenant)) == sorted(
+                2 * [float(n) for n in range(first, stored)]
+            )
+        assert await keeper.difference() == 0
+
+
+async def insisting[T](work: Callable[[], Awaitable[T]]) -> T:
+    """Tries again until it is done, as owners and housekeeping do; a node that dies may cost some tries."""
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            return await work()
+        except Unavailable:
+            assert time.monotonic() < deadline, "the store is not back"
+            await asyncio.sleep(0.2)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,10 +10,12 @@ from tidewire_kit import settings as kit_settings
 from tidewire_kit.errors import TidewireError, Unavailable
 from tidewire_kit.log import Consumer, LogRecord, MemberProfile, Outgoing, TopicSpec
 from tidewire_kit.log.kafka import KafkaLog, KafkaSettings
+from tidewire_testkit.faults.progress import PROGRESS_SECONDS
 from tidewire_testkit.log_contract import RecordingHandler
 from tidewire_testkit.log_contract.support import Followed
 from tidewire_testkit.polling import until
-from tidewire_testkit.servers.kafka import QUICK_FAILOVER, KafkaCluster
+from tidewire_testkit.servers.kafka import KafkaCluster
+from tidewire_testkit.servers.shared import FaultServers
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300, func_only=True)]
 TOPIC = TopicSpec("faults.v1", partitions=3)
@@ -21,10 +23,9 @@ TABLE = TopicSpec("table.v1", compacted=True)
 RECOVERY_SECONDS = 90
 
 
-@pytest.fixture(scope="module")
-def lone_broker() -> Iterator[KafkaCluster]:
-    with KafkaCluster(settings=QUICK_FAILOVER) as cluster:
-        yield cluster
+@pytest.fixture
+def lone_broker(fault_servers: FaultServers) -> KafkaCluster:
+    return fault_servers.kafka(1)
 
 
 class Writer:
@@ -114,6 +115,7 @@ async def test_a_lone_broker_that_comes_back(lone_broker: KafkaCluster, fault: s
                 )  # how long a broker takes to start is not the matter
             else:
                 lone_broker.resume()
+            await until(lambda: len(writer.acknowledged) > before, seconds=PROGRESS_SECONDS)
             await until(lambda: len(writer.acknowledged) > before + 100, seconds=RECOVERY_SECONDS)
             await writer.stop()
             ends = await log.end_offsets(TOPIC.name)

@@ -44,8 +44,10 @@ def fresh_keyspace(
     *,
     cql: Sequence[str] = (),
     replication_factor: int = 1,
+    drop: bool = True,
 ) -> Iterator[CassandraSettings]:
-    """A new keyspace with the steps of `sets` applied, then the statements `cql`; dropped at the end.
+    """A new keyspace with the steps of `sets` applied, then the statements `cql`; dropped at the end, unless `drop` is
+    False: on nodes that a test has killed they may not agree on that for a while, and are thrown away anyhow.
 
     Not for use within a running event loop; there is `keyspace`.
     """
@@ -54,7 +56,8 @@ def fresh_keyspace(
     try:
         yield settings
     finally:
-        asyncio.run(_with_admin(settings, _drop))
+        if drop:
+            asyncio.run(_with_admin(settings, _drop))
 
 
 @asynccontextmanager

@@ -12,8 +12,13 @@ import asyncio
 import enum
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from tidewire_kit.errors import Unavailable
+
+_LATE_SECONDS = 0.2
 
 
 class Fault(enum.Enum):
@@ -101,6 +106,61 @@ class Never:
         """As in Schedule."""
         self.calls.append(what)
         return None
+
+
+class Suffering:
+    """One process under a schedule: makes its mutating calls, or lets them suffer. Shared by what stands for it."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._late: set[asyncio.Task[None]] = set()
+        self.dead = False
+        """Whether a crash has struck."""
+
+    def alive(self) -> None:
+        """Raises Crash after one."""
+        if self.dead:
+            raise Crash
+
+    async def call[T](self, what: str, real: Callable[[], Awaitable[T]], unknown: Unavailable) -> T:
+        """Makes a call, or suffers; raises `unknown` when its caller shall not know what became of it."""
+        self.alive()
+        match self._schedule.next(what):
+            case None:
+                outcome = await real()
+                self.alive()
+                return outcome
+            case Fault.LOST_REQUEST:
+                pass
+            case Fault.LOST_REPLY:
+                await real()
+            case Fault.LATE_REQUEST:
+                self._later(real)
+            case Fault.CRASH_BEFORE:
+                self.dead = True
+            case Fault.CRASH_AFTER:
+                await real()
+                self.dead = True
+            case Fault.CRASH_DURING:
+                self._later(real)
+                self.dead = True
+        self.alive()
+        raise unknown
+
+    async def drain(self) -> None:
+        """Waits for requests that are carried out late."""
+        while self._late:
+            await asyncio.wait(self._late)
+
+    def _later[T](self, real: Callable[[], Awaitable[T]]) -> None:
+        async def late() -> None:
+            await asyncio.sleep(random.uniform(0, _LATE_SECONDS))
+            with suppress(Unavailable):  # nobody waits for it
+                await real()
+
+        task = asyncio.ensure_future(late())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
 
 async def every_call(fault: Fault, run: Callable[[Schedule], Awaitable[None]]) -> AsyncIterator[At]:

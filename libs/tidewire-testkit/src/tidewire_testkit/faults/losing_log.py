@@ -5,9 +5,7 @@
 Everything else passes through. It knows the port only, so it goes over every adapter.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.log.port import (
@@ -23,67 +21,17 @@ from tidewire_kit.log.port import (
     TopicPartition,
     TopicSpec,
 )
-from tidewire_testkit.faults.injection import Crash, Fault, Schedule
-
-_LATE_SECONDS = 0.1
+from tidewire_testkit.faults.injection import Schedule, Suffering
 
 
-class _Suffering:
-    """What happens to mutating calls; shared by a log and its consumers."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
-        self._late: set[asyncio.Task[None]] = set()
-        self.dead = False
-
-    def alive(self) -> None:
-        """Raises Crash after one."""
-        if self.dead:
-            raise Crash
-
-    async def call[T](self, what: str, real: Callable[[], Awaitable[T]]) -> T:
-        """Makes a call, or suffers."""
-        self.alive()
-        match self._schedule.next(what):
-            case None:
-                return await real()
-            case Fault.LOST_REQUEST:
-                pass
-            case Fault.LOST_REPLY:
-                await real()
-            case Fault.LATE_REQUEST:
-                self._later(real)
-            case Fault.CRASH_BEFORE:
-                self.dead = True
-            case Fault.CRASH_AFTER:
-                await real()
-                self.dead = True
-            case Fault.CRASH_DURING:
-                self._later(real)
-                self.dead = True
-        self.alive()
-        raise Unavailable("log", "the reply was lost, says the test", retry_delay_seconds=0.05)
-
-    async def drain(self) -> None:
-        """Waits for late calls."""
-        while self._late:
-            await asyncio.wait(self._late)
-
-    def _later[T](self, real: Callable[[], Awaitable[T]]) -> None:
-        async def late() -> None:
-            await asyncio.sleep(_LATE_SECONDS)
-            with suppress(Unavailable):  # nobody waits for it
-                await real()
-
-        task = asyncio.ensure_future(late())
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+def _unknown() -> Unavailable:
+    return Unavailable("log", "the reply was lost, says the test", retry_delay_seconds=0.05)
 
 
 class LosingConsumer:
     """A consumer whose commits suffer."""
 
-    def __init__(self, inner: Consumer, suffering: _Suffering) -> None:
+    def __init__(self, inner: Consumer, suffering: Suffering) -> None:
         self._inner = inner
         self._suffering = suffering
 
@@ -99,7 +47,7 @@ class LosingConsumer:
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Suffers."""
-        await self._suffering.call("commit", lambda: self._inner.commit(offsets))
+        await self._suffering.call("commit", lambda: self._inner.commit(offsets), _unknown())
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """As of the real one."""
@@ -127,7 +75,7 @@ class LosingLog:
 
     def __init__(self, log: MessageLog, schedule: Schedule) -> None:
         self._inner = log
-        self._suffering = _Suffering(schedule)
+        self._suffering = Suffering(schedule)
 
     @property
     def dead(self) -> bool:
@@ -165,7 +113,9 @@ class LosingLog:
 
     async def produce(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
         """Suffers."""
-        return await self._suffering.call(f"produce {topic}", lambda: self._inner.produce(topic, records))
+        return await self._suffering.call(
+            f"produce {topic}", lambda: self._inner.produce(topic, records), _unknown()
+        )
 
     async def read(
         self, topic: str, partition: int, offset: int, max_bytes: int = 8 << 20
@@ -195,7 +145,7 @@ class LosingLog:
 
     async def put(self, topic: str, items: Sequence[TableItem]) -> None:
         """Suffers."""
-        await self._suffering.call(f"put {topic}", lambda: self._inner.put(topic, items))
+        await self._suffering.call(f"put {topic}", lambda: self._inner.put(topic, items), _unknown())
 
     def table(self, topic: str) -> TableReader:
         """As of the real log."""

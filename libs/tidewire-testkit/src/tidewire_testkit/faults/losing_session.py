@@ -8,10 +8,7 @@ Every mutating call counts: `execute` of a statement that is no SELECT, each ite
 be repeated, OUTCOME_UNKNOWN of conditional writes and of what is not idempotent.
 """
 
-import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 
 from tidewire_kit.cassandra import (
     OUTCOME_UNKNOWN,
@@ -25,9 +22,7 @@ from tidewire_kit.cassandra import (
 from tidewire_kit.cassandra.session import PAGE_ROWS
 from tidewire_kit.cassandra.settings import CassandraSettings
 from tidewire_kit.errors import Unavailable
-from tidewire_testkit.faults.injection import Crash, Fault, Schedule
-
-_LATE_SECONDS = 0.2
+from tidewire_testkit.faults.injection import Schedule, Suffering
 
 
 class LosingReplies(CassandraSession):
@@ -36,10 +31,12 @@ class LosingReplies(CassandraSession):
 
     def __init__(self, session: CassandraSession, schedule: Schedule) -> None:
         self._inner = session
-        self._schedule = schedule
-        self._late: set[asyncio.Task[None]] = set()
-        self.dead = False
+        self._process = Suffering(schedule)
+
+    @property
+    def dead(self) -> bool:
         """Whether a crash has struck."""
+        return self._process.dead
 
     @property
     def keyspace(self) -> str | None:
@@ -68,12 +65,11 @@ class LosingReplies(CassandraSession):
 
     async def drain(self) -> None:
         """Waits for requests that are carried out late."""
-        while self._late:
-            await asyncio.wait(self._late)
+        await self._process.drain()
 
     async def prepare(self, cql: str) -> Prepared:
         """As of the real session."""
-        self._alive()
+        self._process.alive()
         return await self._inner.prepare(cql)
 
     async def execute(
@@ -100,9 +96,9 @@ class LosingReplies(CassandraSession):
 
         if prepared.mutates:
             return await self._suffering(prepared.cql, real, idempotent)
-        self._alive()
+        self._process.alive()
         rows = await real()
-        self._alive()
+        self._process.alive()
         return rows
 
     async def execute_paged(
@@ -119,7 +115,7 @@ class LosingReplies(CassandraSession):
             prepared, params, page_rows=page_rows, consistency=consistency, timeout_seconds=timeout_seconds
         )
         async for page in pages:
-            self._alive()
+            self._process.alive()
             yield page
 
     async def execute_all(
@@ -178,49 +174,14 @@ class LosingReplies(CassandraSession):
         self, cql: str, *, keyspace: str | None = None, timeout_seconds: float | None = None
     ) -> list[Row]:
         """Does not suffer: it is for tests and for changes of the schema."""
-        self._alive()
+        self._process.alive()
         return await self._inner.execute_cql(cql, keyspace=keyspace, timeout_seconds=timeout_seconds)
 
     async def close(self) -> None:
         """Leaves the real session open."""
         await self.drain()
 
-    def _alive(self) -> None:
-        if self.dead:
-            raise Crash
-
     async def _suffering[T](self, what: str, real: Callable[[], Awaitable[T]], idempotent: bool) -> T:
-        self._alive()
-        match self._schedule.next(what):
-            case None:
-                outcome = await real()
-                self._alive()
-                return outcome
-            case Fault.LOST_REQUEST:
-                pass
-            case Fault.LOST_REPLY:
-                await real()
-            case Fault.LATE_REQUEST:
-                self._later(real)
-            case Fault.CRASH_BEFORE:
-                self.dead = True
-            case Fault.CRASH_AFTER:
-                await real()
-                self.dead = True
-            case Fault.CRASH_DURING:
-                self._later(real)
-                self.dead = True
-        self._alive()
-        if idempotent:
-            raise Unavailable("cassandra", "the reply was lost, says the test", reason="STORE_UNAVAILABLE")
-        raise Unavailable("cassandra", "the reply was lost, says the test", reason=OUTCOME_UNKNOWN)
-
-    def _later[T](self, real: Callable[[], Awaitable[T]]) -> None:
-        async def late() -> None:
-            await asyncio.sleep(random.uniform(0, _LATE_SECONDS))
-            with suppress(Unavailable):  # nobody waits for it
-                await real()
-
-        task = asyncio.ensure_future(late())
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+        reason = "STORE_UNAVAILABLE" if idempotent else OUTCOME_UNKNOWN
+        unknown = Unavailable("cassandra", "the reply was lost, says the test", reason=reason)
+        return await self._process.call(what, real, unknown)

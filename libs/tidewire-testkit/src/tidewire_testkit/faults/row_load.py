@@ -19,13 +19,15 @@ _PAUSE_AFTER_REFUSAL_SECONDS = 0.1
 
 
 async def create_table(session: CassandraSession, replication_factor: int) -> None:
-    """Makes the keyspace and the table of the load; `session` needs no keyspace."""
+    """Makes the keyspace and the tables of the load unless they are there; `session` needs no keyspace."""
     replication = f"{{'class': 'NetworkTopologyStrategy', 'replication_factor': {replication_factor}}}"
-    await session.execute_cql(f"CREATE KEYSPACE {KEYSPACE} WITH replication = {replication}")
+    await session.execute_cql(f"CREATE KEYSPACE IF NOT EXISTS {KEYSPACE} WITH replication = {replication}")
     await session.execute_cql(
-        f"CREATE TABLE {KEYSPACE}.rows (writer int, row int, PRIMARY KEY (writer, row))"
+        f"CREATE TABLE IF NOT EXISTS {KEYSPACE}.rows (writer int, row int, PRIMARY KEY (writer, row))"
     )
-    await session.execute_cql(f"CREATE TABLE {KEYSPACE}.counters (name text PRIMARY KEY, value int)")
+    await session.execute_cql(
+        f"CREATE TABLE IF NOT EXISTS {KEYSPACE}.counters (name text PRIMARY KEY, value int)"
+    )
 
 
 class RowLoad:

@@ -10,6 +10,7 @@ Tests share the servers: they use topic prefixes, groups and keyspaces of their 
 import os
 import sys
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -63,3 +64,13 @@ def cassandra_contact_points() -> Iterator[str]:
 
     with CassandraCluster(lasting=False) as cluster:
         yield cluster.contact_points
+
+
+@pytest.fixture(scope="session")
+def fault_servers() -> Iterator[Any]:
+    """`FaultServers` of `shared`: clusters to kill, one or three nodes each."""
+    from tidewire_testkit.servers.shared import FaultServers
+
+    servers = FaultServers()
+    yield servers
+    servers.close()
