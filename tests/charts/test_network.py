@@ -62,6 +62,11 @@ def test_a_policy_denies_everything_to_every_pod(
         return
     denying = [p for p in policies if p["metadata"]["name"] == "t-tidewire-default-deny"]
     assert [p["spec"].keys() for p in denying] == [{"podSelector", "policyTypes"}]
+    assert denying[0]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert all(
+        objects.selects(denying[0]["spec"]["podSelector"], pod["metadata"]["labels"])
+        for pod in objects.pods(manifests).values()
+    )
     for pod in objects.pods(manifests).values():
         mine = [p for p in policies if objects.selects(p["spec"]["podSelector"], pod["metadata"]["labels"])]
         assert {name for policy in mine for name in policy["spec"]["policyTypes"]} == {"Ingress", "Egress"}
