@@ -6,6 +6,7 @@ owner may read it; it is replaced as a whole, under a lock, so two commands do n
     current-context: local
     contexts:
       local: {endpoint: 127.0.0.1:7001, token_file: /home/me/.local/share/tidewire/keys/admin.token, tenant: demo}
+      plant: {kubernetes: {context: prod, namespace: tidewire, release: tidewire}, token: ...}
 """
 
 import fcntl
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tidewire_client.errors import InvalidArgument, NotFound
 
@@ -45,22 +47,39 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class KubernetesRelease:
+    """A release of the chart, to whose pods ports are forwarded; `context` is the kubeconfig's, "" inside a pod."""
+
+    context: str
+    namespace: str
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """A platform and a caller.
 
     Attributes:
-        endpoint: the registry's address, `host:port`, `grpc://...` or `grpcs://...`.
+        endpoint: the registry's address, `host:port`, `grpc://...` or `grpcs://...`; "" for one in a cluster.
         tenant: tenant id, or "".
         token_file: file that holds the token, or "".
         token: the token itself, or ""; `token_file` goes before it.
         ca_file: PEM file of the certificate authorities to trust, or "".
+        kubernetes: the release in a cluster, instead of an endpoint; None: there is none.
     """
 
-    endpoint: str
+    endpoint: str = ""
     tenant: str = ""
     token_file: str = ""
     token: str = field(default="", repr=False)
     ca_file: str = ""
+    kubernetes: KubernetesRelease | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the platform is, for people."""
+        found = self.kubernetes
+        return f"{found.context}/{found.namespace}/{found.release}" if found is not None else self.endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +113,21 @@ def load_contexts(path: Path | None = None) -> Contexts:
         brief = str(error).splitlines()[0]
         raise InvalidArgument(f"{path} cannot be read: {brief}", field="config") from error
     try:
-        contexts = {
-            str(name): Context(**{key: str(value) for key, value in one.items() if value is not None})
-            for name, one in (said.get("contexts") or {}).items()
-        }
+        contexts = {str(name): _context(one) for name, one in (said.get("contexts") or {}).items()}
         return Contexts(str(said.get("current-context") or ""), contexts)
     except (AttributeError, TypeError) as error:
         raise InvalidArgument(
             f"{path} is not a file of contexts; correct it, or move it away and create them again",
             field="config",
         ) from error
+
+
+def _context(said: Mapping[str, Any]) -> Context:
+    values: dict[str, Any] = {key: str(value) for key, value in said.items() if value is not None}
+    if "kubernetes" in values:
+        inside = {key: str(value) for key, value in said["kubernetes"].items()}
+        values["kubernetes"] = KubernetesRelease(**inside)
+    return Context(**values)
 
 
 @contextmanager
@@ -135,7 +159,8 @@ def write_context(name: str, context: Context, *, use: bool = True, path: Path |
     """Adds or replaces a context, and makes it the one in use unless told not to. Returns the file."""
     from tidewire_client.connect import split_endpoint
 
-    split_endpoint(context.endpoint)
+    if context.kubernetes is None:
+        split_endpoint(context.endpoint)
     path = path or config_file()
     with _changing(path):
         now = load_contexts(path)

@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +22,7 @@ import typer
 from tidewire_cli.output import Format, Output
 
 if TYPE_CHECKING:
+    from tidewire_cli.contexts import KubernetesRelease
     from tidewire_client import AsyncAdminClient, AsyncConnection, AsyncQueryClient, TidewireError
 
 DONE, FAILED, USAGE, UNREACHABLE, REFUSED = 0, 1, 2, 3, 4
@@ -128,6 +129,9 @@ class Session:
         self.out = Output(options.output)
         self.exit_code = DONE
         self._stack = AsyncExitStack()
+        self._addresses: Mapping[str, str] = {}  # of ports that are forwarded
+        self.release: KubernetesRelease | None = None
+        """The release in a cluster that the connection leads to; None: it leads to an endpoint."""
         self._connection: AsyncConnection | None = None
         self._tenant_connection: AsyncConnection | None = None
 
@@ -140,10 +144,20 @@ class Session:
     async def connection(self) -> "AsyncConnection":
         """The connection as the caller the context names. Raises InvalidArgument without a token."""
         if self._connection is None:
-            self._connection = await self._stack.enter_async_context(self._connect())
+            self._connection = await self._stack.enter_async_context(await self._connect())
         return self._connection
 
-    def _connect(self) -> "AsyncConnection":
+    async def _forward(self, release: "KubernetesRelease") -> str:
+        """Forwards ports to a release in a cluster until the session ends; returns the registry's endpoint."""
+        from tidewire_cli.kube.forward import Forwards
+
+        forwards = await asyncio.to_thread(Forwards, release)
+        self._stack.callback(forwards.close)
+        self._addresses = await asyncio.to_thread(forwards.open)
+        self.release = release
+        return self._addresses["registry"]
+
+    async def _connect(self) -> "AsyncConnection":
         from tidewire_cli.contexts import load_contexts
         from tidewire_client import AsyncConnection, FileToken, InvalidArgument, StaticToken, TokenSource
         from tidewire_client.connect import DEFAULT_ENDPOINT
@@ -169,12 +183,16 @@ class Session:
         source.token()
         ca_file = os.environ.get("TIDEWIRE_CA_FILE", "") if options.use_environment else ""
         ca_file = ca_file or (context.ca_file if context is not None else "")
+        endpoint = options.endpoint or (context.endpoint if context is not None else DEFAULT_ENDPOINT)
+        if context is not None and context.kubernetes is not None and not options.endpoint:
+            endpoint = await self._forward(context.kubernetes)
         return AsyncConnection(
-            options.endpoint or (context.endpoint if context is not None else DEFAULT_ENDPOINT),
+            endpoint,
             token=source,
             tenant=options.tenant or (context.tenant if context is not None else ""),
             ca_file=ca_file or None,
             retry_seconds=RETRY_SECONDS,
+            addresses=self._addresses,
         )
 
     async def tenant(self) -> str:
@@ -218,6 +236,7 @@ class Session:
                         tenant=tenant,
                         ca_file=connection.ca_file,
                         retry_seconds=connection.retry_seconds,
+                        addresses=self._addresses,
                     )
                 )
         return self._tenant_connection

@@ -1,13 +1,17 @@
 """`tidewire context`: which platforms there are, and as whom one talks to them."""
 
+import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tidewire_cli.output import Column
 from tidewire_cli.session import Session, command
+
+if TYPE_CHECKING:
+    from tidewire_cli.contexts import KubernetesRelease
 
 app = typer.Typer(help="Platforms to talk to, and as whom.", no_args_is_help=True)
 
@@ -34,7 +38,7 @@ async def list_(session: Session) -> None:
         {
             "current": name == kept.current,
             "name": name,
-            "endpoint": one.endpoint,
+            "endpoint": one.place,
             "tenant": one.tenant,
             "token_file": one.token_file,
         }
@@ -66,7 +70,7 @@ async def get(session: Session, name: Annotated[str, typer.Argument(metavar="NAM
     session.out.one(
         {
             "name": name or kept.current,
-            "endpoint": one.endpoint,
+            "endpoint": one.place,
             "tenant": one.tenant,
             "token_file": one.token_file,
             "has_token": bool(one.token or one.token_file),
@@ -96,24 +100,74 @@ async def create(
         bool, typer.Option("--token-stdin", help="Read the token from standard input and keep it here.")
     ] = False,
     no_use: Annotated[bool, typer.Option("--no-use", help="Leave the context in use as it is.")] = False,
+    kubernetes_context: Annotated[
+        str,
+        typer.Option(
+            help="Context of the kubeconfig: the platform is in that cluster, and ports are forwarded to it.",
+            show_default=False,
+        ),
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option(help="Namespace in the cluster. Default: the context's.", show_default=False)
+    ] = "",
+    release: Annotated[
+        str, typer.Option(help="Name of the Helm release in the cluster.", show_default=False)
+    ] = "",
+    keys_secret: Annotated[
+        str,
+        typer.Option(
+            help="Secret that holds the administrator's token. Default: the release's own.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
-    """Create or replace a context from --endpoint, --tenant and --token-file, and use it."""
+    """Create or replace a context from --endpoint, --tenant and --token-file, and use it.
+
+    With --kubernetes-context, --namespace or --release it leads into a cluster: every command then forwards ports to
+    the pods of the release by itself. The administrator's token is taken from the cluster unless one is given.
+    """
     from tidewire_cli.contexts import Context, write_context
     from tidewire_client import InvalidArgument
 
     options = session.options
-    if not options.endpoint:
-        raise InvalidArgument("--endpoint is missing", field="endpoint")
+    in_cluster = bool(kubernetes_context or namespace or release)
+    if in_cluster == bool(options.endpoint):
+        why = "goes not with a cluster; leave it out" if in_cluster else "is missing"
+        raise InvalidArgument(f"--endpoint {why}", field="endpoint")
     token = sys.stdin.readline().strip() if token_stdin else ""
+    found = None
+    if in_cluster:
+        given = bool(token or options.token_file)
+        found, read = await asyncio.to_thread(
+            _in_cluster, kubernetes_context, namespace, release or "tidewire", keys_secret, given
+        )
+        token = token or read
     context = Context(
         options.endpoint,
         options.tenant,
         str(options.token_file.expanduser().absolute()) if options.token_file else "",
         token,
         str(ca_file.expanduser().absolute()) if ca_file else "",
+        found,
     )
     path = write_context(name, context, use=not no_use)
     session.out.done(f"Wrote context {name} to {path}.", {"name": name, "file": str(path)})
+
+
+def _in_cluster(
+    context: str, namespace: str, release: str, secret: str, token_given: bool
+) -> "tuple[KubernetesRelease, str]":
+    """The release with its context and namespace by name, and the token unless there is one."""
+    from tidewire_cli.contexts import KubernetesRelease
+    from tidewire_cli.kube.admin_token import read_admin_token
+    from tidewire_cli.kube.cluster import connect
+
+    cluster = connect(context, namespace)
+    try:
+        token = "" if token_given else read_admin_token(cluster, release, secret)
+        return KubernetesRelease(cluster.context, cluster.namespace, release), token
+    finally:
+        cluster.close()
 
 
 @command(app, "delete")

@@ -70,13 +70,15 @@ async def create(
         _write_private(file, made.token)
         answer["file"] = str(file)
     if save_context:
+        endpoint = (await session.connection()).endpoint
         write_context(
             save_context,
             Context(
-                (await session.connection()).endpoint,
+                endpoint if session.release is None else "",
                 tenant,
                 token_file=str(file.absolute()) if file else "",
                 token="" if file else made.token,
+                kubernetes=session.release,
             ),
             use=False,
         )
