@@ -39,6 +39,8 @@ def finish(tree: Path, home: Path) -> None:
                 shutil.rmtree(path)
         elif path.is_file() and _is_stripped(path):
             path.unlink()
+    for record in tree.rglob("*.dist-info/RECORD"):
+        _forget_stripped(record)
     compileall.compile_dir(
         tree / "lib",
         maxlevels=40,
@@ -57,6 +59,14 @@ def _is_stripped(path: Path) -> bool:
         return path.name not in _SAMPLES
     # uv notes in these when and from where it has installed.
     return path.suffix in _STRIPPED_SUFFIXES or path.name in {"uv_cache.json", "direct_url.json", ".lock"}
+
+
+def _forget_stripped(record: Path) -> None:
+    """Leaves out of a distribution's list of files those that are there no more, with their hashes."""
+    packages = record.parent.parent
+    lines = record.read_text().splitlines(keepends=True)
+    there = [line for line in lines if (packages / line.rsplit(",", 2)[0].strip('"')).exists()]
+    record.write_text("".join(there))
 
 
 def _fix_time(path: Path) -> None:

@@ -48,6 +48,12 @@ def tree(root: Path) -> Path:
     (package / "tests" / "test_thing.py").write_text("")
     (package / "__init__.py").write_text("NUMBERS = {1, 2, 3}\n")
     (package / "fast.pyx").write_text("")
+    notes = package.parent / "thing-1.dist-info"
+    notes.mkdir()
+    (notes / "uv_cache.json").write_text(str(root))
+    (notes / "RECORD").write_text(
+        f"thing/__init__.py,,\nthing-1.dist-info/uv_cache.json,sha256={root.name},9\n"
+    )
     return root
 
 
@@ -68,6 +74,8 @@ def test_a_tree_is_the_same_whenever_and_wherever_it_is_finished(tmp_path: Path)
         image_tree.finish(made, Path("/app"))
 
     assert content(first) == content(second)
+    (record,) = first.rglob("RECORD")
+    assert record.read_text() == "thing/__init__.py,,\n"
     names = {Path(name).name for name in content(first)}
     assert "__init__.py" in names
     assert "fast.pyx" not in names
