@@ -38,7 +38,8 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # By its name a pause, in truth the least time that one attempt has: far platforms take some round trips.
+    ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # So often a name may be looked up again when connections end; gRPC's own half minute would keep new pods waiting.
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),

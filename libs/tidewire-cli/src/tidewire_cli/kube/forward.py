@@ -19,6 +19,7 @@ from tidewire_client.errors import TidewireError, Unavailable
 
 SERVICES: Final = ("registry", "ingestion", "storage")
 _CHUNK_BYTES: Final = 1 << 16
+_PROXY_THREAD: Final = "Kubernetes port forward proxy"
 _LIBRARY = threading.Lock()
 """The library exchanges a method of the client while it opens a forward."""
 
@@ -36,6 +37,11 @@ class Forwards:
 
     def open(self) -> Mapping[str, str]:
         """Returns service → `127.0.0.1:port`. Blocks. Raises Unavailable when a service has no pod that is ready."""
+        # Importing takes seconds on a busy machine, which the first connection does not have.
+        from kubernetes.client import CoreV1Api  # noqa: F401
+        from kubernetes.stream import portforward  # noqa: F401
+
+        threading.excepthook = _quiet
         addresses = {}
         for service in SERVICES:
             self._pod(service)  # said now and not at the first call
@@ -49,6 +55,7 @@ class Forwards:
         for listener in self._listeners:
             listener.close()
         self._cluster.close()
+        # The hook stays: the library's threads may end a moment later.
 
     def _pod(self, service: str) -> tuple[str, int]:
         """A ready pod of a service, and its port."""
@@ -82,6 +89,12 @@ class Forwards:
         opened: socket.socket = forward.socket(port)
         opened.setblocking(True)
         return opened
+
+
+def _quiet(failure: threading.ExceptHookArgs) -> None:
+    """Says nothing of the library's threads: each serves one connection, and fails when that is broken off."""
+    if failure.thread is None or not failure.thread.name.startswith(_PROXY_THREAD):
+        threading.__excepthook__(failure)
 
 
 def place_of(pod: Mapping[str, Any], service: str) -> tuple[str, int] | None:
