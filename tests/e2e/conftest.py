@@ -78,7 +78,7 @@ def cluster() -> Iterator[Cluster]:
     if given:
         kubeconfig = Path(given)
     else:
-        lock = Path("/run/lock/tidewire-e2e").open("w")  # noqa: SIM115 - held until the session ends
+        lock = os.open("/run/lock/tidewire-e2e", os.O_CREAT | os.O_RDWR)  # given up when the session ends
         fcntl.flock(
             lock, fcntl.LOCK_EX
         )  # there is one such cluster a machine, and the tests have it to themselves
