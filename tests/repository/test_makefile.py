@@ -30,6 +30,7 @@ def test_ci_calls_only_targets_that_exist() -> None:
         "verify",
         "test-platform",
         "test-kube",
+        "test-kube-api",
         "test-servers",
         "test-faults",
         "e2e",
