@@ -30,9 +30,9 @@ def test_ci_calls_only_targets_that_exist() -> None:
         "verify",
         "test-platform",
         "test-kube",
-        "test-kube-api",
         "test-servers",
         "test-faults",
+        "test-kube-api",
         "e2e",
         "bench-smoke",
     ]
