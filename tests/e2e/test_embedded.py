@@ -32,7 +32,7 @@ def test_what_was_published_outlives_the_pod_and_the_release(
         "no pod",
         60,
     )
-    assert _left(namespace) == ["persistentvolumeclaim/data-one-tidewire-0"]
+    assert namespace.left_of("one") == ["persistentvolumeclaim/data-one-tidewire-0"]
 
     namespace.helm("install", "one", chart, *images, "--wait", "--timeout", "120s")
     assert client.temperatures("pump") == [21.5, 22.5]
@@ -41,14 +41,3 @@ def test_what_was_published_outlives_the_pod_and_the_release(
 def _renewed(namespace: Namespace, before: str) -> bool:
     pods = namespace.ready_pods("platform")
     return len(pods) == 1 and pods[0]["metadata"]["uid"] != before
-
-
-def _left(namespace: Namespace) -> list[str]:
-    """What is there of the release, or might be: by kind, all that is not the client's or the namespace's own."""
-    kinds = (
-        "all,networkpolicies,persistentvolumeclaims,secrets,configmaps,serviceaccounts,roles,rolebindings,"
-        "poddisruptionbudgets,horizontalpodautoscalers"
-    )
-    names = namespace.kubectl("get", kinds, "--output", "name").split()
-    own = {"pod/client", "secret/client", "configmap/kube-root-ca.crt", "serviceaccount/default"}
-    return sorted(set(names) - own)

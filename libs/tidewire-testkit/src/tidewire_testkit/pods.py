@@ -181,6 +181,15 @@ class Namespace:
         self.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
         return Client(self)
 
+    def left_of(self, release: str) -> list[str]:
+        """`kind/name` of what is there of a release or was made for it: all whose names have the release's in them."""
+        kinds = (
+            "all,networkpolicies,persistentvolumeclaims,secrets,configmaps,serviceaccounts,roles,rolebindings,"
+            "poddisruptionbudgets,horizontalpodautoscalers"
+        )
+        names = self.kubectl("get", kinds, "--output", "name").split()
+        return sorted(name for name in names if f"{release}-" in name)
+
     def collect(self, target: Path) -> None:
         """Writes what may explain a failure: descriptions, events, logs of all containers, also of earlier ones."""
         target.mkdir(parents=True, exist_ok=True)
