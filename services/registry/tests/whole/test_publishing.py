@@ -15,6 +15,7 @@ from tidewire.registry.v1.resources_pb2 import Device
 from tidewire_kit.errors import FailedPrecondition, Unavailable
 from tidewire_kit.log.port import TableItem
 from tidewire_kit.topics import REGISTRY
+from tidewire_registry.adapters.embedded import EmbeddedStore
 from tidewire_registry.application import upkeep
 from tidewire_testkit.polling import until
 
@@ -112,6 +113,24 @@ async def test_a_lost_publish_is_answered_unavailable_and_made_up_for(start, wri
         await until(published, message="the sweeper has published the block")
         assert (await admin(pb.UnblockDeviceRequest(name=device.name))).state == Device.ENROLLED
         await until(lambda: not platform.service.server.health.failures, message="health tells")
+
+
+@EMBEDDED
+async def test_a_store_that_could_not_be_read_for_a_while_is_no_trouble_afterwards(start, monkeypatch) -> None:
+    unreadable, read = False, EmbeddedStore.unpublished
+
+    async def unpublished(store: EmbeddedStore, limit: int) -> Any:
+        if unreadable:
+            raise Unavailable("store", "was told to fail")
+        return await read(store, limit)
+
+    monkeypatch.setattr(EmbeddedStore, "unpublished", unpublished)
+    async with start() as platform:
+        health = platform.service.server.health
+        unreadable = True
+        await until(lambda: "publishing" in health.failures, message="health tells")
+        unreadable = False
+        await until(lambda: not health.failures, message="health tells, though there was nothing to publish")
 
 
 async def test_what_a_dead_process_left_is_published_at_the_next_start(start) -> None:

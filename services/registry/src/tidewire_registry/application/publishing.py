@@ -58,7 +58,7 @@ class Publisher:
         self._tasks: list[asyncio.Task[None]] = []
         self._mark = asyncio.Event()
         self.failing = ""
-        """Why the last put failed; empty when it did not."""
+        """Why changes could not be put, or looked for in the store; empty once a put or a sweep has gone well."""
 
     async def start(self) -> None:
         """Publishes what an earlier process left, everything if the topic is new, and begins to work.
@@ -188,6 +188,7 @@ class Publisher:
                 self._metrics.republished.inc(len(changes))
                 await self._put(changes)
                 await self._flush_marks()
+        self.failing = ""  # nothing is left unpublished, though there may have been nothing to put
 
     async def _mark_changes(self) -> None:
         while True:
