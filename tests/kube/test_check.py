@@ -34,7 +34,9 @@ class Setting:
 
     def findings(self, *options: str, user: str = "admin") -> dict[tuple[str, str], dict[str, str]]:
         """(check, subject) → finding."""
-        answer = json.loads(self.run("--output", "json", *options, user=user).stdout)
+        done = self.run("--output", "json", *options, user=user)
+        assert done.stdout, f"{done.stderr} {done.exception!r}"
+        answer = json.loads(done.stdout)
         return {(found["check"], found["subject"]): found for found in answer["findings"]}
 
     def pod(self, name: str, status: dict[str, Any]) -> None:

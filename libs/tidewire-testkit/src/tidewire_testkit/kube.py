@@ -142,18 +142,20 @@ def _ready(api: KubeApi, started: list[subprocess.Popen[bytes]], home: Path) -> 
             raise AssertionError(f"{name} ended: {(home / f'{name}.log').read_text()[-2000:]}")
     if not (home / "certs" / "apiserver.crt").exists():
         return False
-    from kubernetes.client import ApiException, CoreV1Api
+    from kubernetes.client import ApiException, CoreV1Api, VersionApi
     from urllib3.exceptions import HTTPError
 
-    client = api.client()
+    client, nobody = api.client(), api.client("nobody")
     try:
-        # The namespaces come a moment after the server answers.
+        # The namespaces come a moment after the server answers, and the right of everybody to ask for its version.
         CoreV1Api(client).read_namespace("kube-system", _request_timeout=5)
         CoreV1Api(client).read_namespace("default", _request_timeout=5)
+        VersionApi(nobody).get_code(_request_timeout=5)
     except (ApiException, HTTPError, OSError):
         return False
     finally:
         client.close()
+        nobody.close()
     return True
 
 
