@@ -58,7 +58,7 @@ def start_and_idle(scale: Scale) -> list[Figure]:
 
 def throughput(scale: Scale) -> list[Figure]:
     """Ingested, fsynced and stored in L0 blocks within the window, loader included."""
-    shapes: list[tuple[str, float, dict[str, Any], float]] = [
+    shapes: list[tuple[str, float, dict[str, Any]]] = [
         (
             "batches of 50,000, streamed",
             6.0,
@@ -71,30 +71,27 @@ def throughput(scale: Scale) -> list[Figure]:
                 "payloads": 4,
                 "rate": 6_600_000,
             },
-            scale.long_seconds,
         ),
         (
             "requests of 1,000, streamed, 8 connections",
             2.5,
             {"mode": "stream", "readings": 1_000, "connections": 8, "window": 32},
-            scale.seconds * 2,
         ),
         (
             "requests of 1,000, unary, 8 connections",
             1.6,
             {"mode": "unary", "readings": 1_000, "connections": 8, "window": 8},
-            scale.seconds * 2,
         ),
     ]
     figures = []
-    for name, goal, options, seconds in shapes:
+    for name, goal, options in shapes:
         with running_platform() as platform:
             pids = platform.pids()
             before = platform.cpu_by_service()
             result = load(
                 target=platform.address("ingestion"),
                 token_file=platform.token_file,
-                seconds=seconds,
+                seconds=scale.long_seconds,
                 **options,
             )
             behind = platform.wait_stored(result["accepted"])

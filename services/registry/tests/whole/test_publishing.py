@@ -116,7 +116,9 @@ async def test_a_lost_publish_is_answered_unavailable_and_made_up_for(start, wri
 
 
 @EMBEDDED
-async def test_a_store_that_could_not_be_read_for_a_while_is_no_trouble_afterwards(start, monkeypatch) -> None:
+async def test_a_store_that_could_not_be_read_for_a_while_is_no_trouble_afterwards(
+    start, monkeypatch
+) -> None:
     unreadable, read = False, EmbeddedStore.unpublished
 
     async def unpublished(store: EmbeddedStore, limit: int) -> Any:
