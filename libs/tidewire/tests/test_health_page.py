@@ -144,3 +144,13 @@ async def test_a_service_that_hangs_is_dead_and_one_that_died_is_only_started_ag
     await up.until_said("/livez", 200)
     await up.until_said("/readyz", 200)
     assert registry.restarts == 1
+
+
+async def test_a_refused_connection_is_no_sign_of_a_hanging_loop(up: Up) -> None:
+    up.page.serving(up.platform)
+    await up.until_said("/readyz", 200)
+    assert await up.ask("/livez") == (200, {})
+    # As between a process's end and its keeper's notice of it.
+    up.platform.endpoints["registry"] = Endpoint("127.0.0.1:0", f"127.0.0.1:{_free_port()}", 0)
+    assert await up.ask("/livez") == (200, {})
+    assert await up.ask("/readyz") == (503, {"registry": "does not answer"})

@@ -5,6 +5,7 @@ until after they have stopped, so that whoever asks is told at every moment.
 """
 
 import asyncio
+import enum
 import json
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,15 @@ SECONDS = 2.0
 """Longest time that a service has to answer; a probe's own time limit has to be longer."""
 _MOST_BYTES = 1 << 16
 _OPTION = "--health-port"
+
+
+class Silence(enum.Enum):
+    """How a service's page says nothing."""
+
+    HANGS = enum.auto()
+    """The connection stands, and no answer comes in time."""
+    BROKEN = enum.auto()
+    """Nobody listens, or whoever did is gone in the middle of it."""
 
 
 class HealthPage:
@@ -59,7 +69,7 @@ class HealthPage:
             return {"drain": "stopping"}
         failures = dict(await self.started())
         for process, found in await self._ask("/readyz"):
-            if found is None:
+            if isinstance(found, Silence):
                 failures[process.spec.name] = "does not answer"
             else:
                 failures |= {f"{process.spec.name}/{check}": why for check, why in found.items()}
@@ -69,7 +79,8 @@ class HealthPage:
         """Service → why only a new container heals it.
 
         A service that died is started again by its keeper, so it counts only when the keeper has ended. One that lives
-        counts when it says so itself, and when it answers no more though it once did: its loop hangs.
+        counts when it says so itself, and when it keeps whoever asks waiting though it once answered: its loop hangs.
+        A refused or broken connection is no such sign: a process whose end nobody has noticed yet does the same.
         """
         failures: dict[str, str] = {}
         if self._stopping:
@@ -78,16 +89,17 @@ class HealthPage:
             name, pid = process.spec.name, process.pid
             if (why := process.ended()) is not None:
                 failures[name] = why
+            elif isinstance(found, Silence):
+                if found is Silence.HANGS and pid is not None and self._answered.get(name) == pid:
+                    failures[name] = f"does not answer within {SECONDS:g} s"
             elif found:
                 failures |= {f"{name}/{lifeline}": why for lifeline, why in found.items()}
-            elif found is not None and pid is not None:
+            elif pid is not None:
                 self._answered[name] = pid
-            elif pid is not None and self._answered.get(name) == pid:
-                failures[name] = f"does not answer within {SECONDS:g} s"
         return failures
 
-    async def _ask(self, path: str) -> Sequence[tuple[ServiceProcess, dict[str, str] | None]]:
-        """What each service's page says; None: it does not answer."""
+    async def _ask(self, path: str) -> Sequence[tuple[ServiceProcess, dict[str, str] | Silence]]:
+        """What each service's page says, or how it says nothing."""
         platform = self._platform
         if platform is None:
             return ()
@@ -96,7 +108,7 @@ class HealthPage:
         return list(zip(platform.processes, found, strict=True))
 
 
-async def _page(address: str, path: str) -> dict[str, str] | None:
+async def _page(address: str, path: str) -> dict[str, str] | Silence:
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(SECONDS):
@@ -107,5 +119,7 @@ async def _page(address: str, path: str) -> dict[str, str] | None:
             finally:
                 writer.close()
         return dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
-    except (TimeoutError, OSError, ValueError):
-        return None
+    except TimeoutError:
+        return Silence.HANGS
+    except (OSError, ValueError):
+        return Silence.BROKEN
