@@ -27,7 +27,7 @@ demo: $(STAMP) ## The same for 30 seconds in a temporary directory on free ports
 setup: $(STAMP) ## Install the locked environment into .venv (and uv into .tools when it is missing)
 
 $(STAMP): uv.lock pyproject.toml .python-version $(MEMBERS)
-	@echo "Setting up .venv from uv.lock"
+	@echo "Setting up .venv from uv.lock; the first time this fetches some 200 MB"
 	@scripts/uv sync --frozen --quiet
 	@touch $@
 
@@ -131,7 +131,7 @@ e2e: $(STAMP) ## The platform on Kubernetes: images, chart, load, upgrades; on o
 fmt: $(STAMP) ## Format the code and apply the safe fixes
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
-	@$(BIN)/buf format --write --path protos
+	@$(BIN)/buf format --write protos
 
 .PHONY: protos
 protos: $(STAMP) ## Generate libs/tidewire-protos from protos/
