@@ -78,6 +78,32 @@ def test_a_python_named_by_the_user_is_used_or_refused_by_name(tmp_path: Path) -
     assert "/no/such/python" in refused.stderr
 
 
+STORES = ("certs/ca-certificates.crt", "../pki/tls/certs/ca-bundle.crt", "ca-bundle.pem", "cert.pem")
+
+
+@pytest.mark.parametrize(
+    ("version", "given", "expected"),
+    [
+        ("0.13.8", {}, "UV_SYSTEM_CERTS=true"),
+        ("0.8.4", {}, "UV_NATIVE_TLS=true"),
+        ("0.13.8", {"UV_SYSTEM_CERTS": "false"}, "UV_SYSTEM_CERTS=false"),
+    ],
+)
+def test_uv_trusts_the_certificates_of_the_machine_unless_told_otherwise(
+    tmp_path: Path, version: str, given: dict[str, str], expected: str
+) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text(f'#!/bin/sh\ncase "$*" in --version) echo uv {version};; *) env;; esac\n')
+    uv.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": sys.executable, **given}
+
+    done = subprocess.run([ROOT / "scripts" / "uv"], env=environ, capture_output=True, text=True, check=True)
+
+    told = [line for line in done.stdout.splitlines() if "CERTS" in line or "TLS" in line]
+    has_store = any(Path("/etc/ssl", name).exists() for name in STORES)
+    assert told == ([expected] if has_store or given else [])
+
+
 def test_the_lock_pins_uv_with_hashes_for_common_machines() -> None:
     pin = get_uv.read_pin()
     names = " ".join(url for url, _ in pin.wheels)
