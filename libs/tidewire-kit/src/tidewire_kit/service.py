@@ -106,9 +106,11 @@ class ServiceContext[S: ServiceSettings]:
         """
         common = self.common
         addresses = self._addresses_of(service)
-        if not addresses and service != "registry":
+        if not addresses and service == "registry" and common.endpoint:
+            addresses = [common.endpoint]
+        if not addresses:
             raise Unavailable(service, "is not running here; try again shortly")
-        address = addresses[next(_turns) % len(addresses)] if addresses else common.endpoint
+        address = addresses[next(_turns) % len(addresses)]
         tls = None
         if common.tls_cert_file is not None:
             own = (common.tls_cert_file, common.tls_key_file) if common.tls_client_ca_file else (None, None)

@@ -175,8 +175,9 @@ class CommonSettings:
     """Token by which services call one another; read again when it changes. Unset: the data directory's, or, on the
     distributed backend, refused."""
 
-    endpoint: str = "127.0.0.1:7001"
-    """Address of the registry, `host:port`, where neither data directory nor the members of the log say it."""
+    endpoint: str = ""
+    """Address of the registry, `host:port`, where neither data directory nor the members of the log say it. Unset:
+    nobody is asked then; a registry of somebody else may listen where ours would."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of log lines."""
