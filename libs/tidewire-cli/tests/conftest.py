@@ -161,6 +161,8 @@ class Storage(storage_pb2_grpc.StorageServiceServicer):
     difference: int = 0
 
     def GetLatest(self, request, context):
+        if request.metrics and "a" not in request.metrics:
+            return storage_pb2.GetLatestResponse()
         return storage_pb2.GetLatestResponse(
             values=[storage_pb2.LatestValue(device="d-1", metric="a", time_unix_us=9_000_000, value=9)]
         )

@@ -63,6 +63,39 @@ def test_nobody_there_is_3_and_says_what_to_do(tidewire, monkeypatch):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"\xff\xfe\x00", "holds no token"),
+        ("schlüssel".encode(), "holds no token"),
+        (b"a b", "no token"),
+    ],
+)
+def test_a_file_that_holds_no_token_is_named(tidewire, tmp_path, content, told):
+    file = tmp_path / "my.token"
+    file.write_bytes(content)
+    result = tidewire("device", "list", "--token-file", str(file))
+    assert result.exit_code == 2
+    assert str(file) in result.stderr
+    assert told in result.stderr
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["nonsense", "127.0.0.1:0", "127.0.0.1:99999", "127.0.0.1:٣", "ftp://a:1"]
+)
+def test_what_is_no_endpoint_is_wrong_usage(online, endpoint):
+    result = online("device", "list", "--endpoint", endpoint)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert f"'{endpoint}' is not an endpoint" in result.stderr
+
+
+def test_help_fills_the_lines_of_the_screen(tidewire, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = tidewire("import", "--help").stdout.splitlines()
+    assert any("it goes on where it was when run again" in line for line in lines)
+
+
 def test_a_context_named_on_the_command_line_beats_the_environment(tidewire, platform, monkeypatch, tmp_path):
     token = tmp_path / "token"
     token.write_text("header.e30.signature")
@@ -120,6 +153,7 @@ def test_devices_as_tables_json_yaml_and_csv(online, platform):
         ("token", "create", "me", "--ttl", "soon"),
         ("tenant", "create", "t", "--quota", "devices=many"),
         ("publish", "d", "a=high"),
+        ("publish", "d", "a=1", "a=2"),
         ("publish", "d", "a"),
         ("publish", "d", "a=1", "--time", "yesterday"),
         ("query", "--rows"),
@@ -263,6 +297,13 @@ def test_query_in_all_its_ways(online):
     looked = online("query", "d-1", "--start", "1970-01-01", "--end", "1970-01-02").stdout
     assert "a  9" in looked
     assert "min 2" in looked
+    for command in (("query", "d-1", "b"), ("query", "d-1,d-2", "b")):
+        nothing = online(*command)
+        assert (nothing.exit_code, nothing.stdout) == (0, "")
+        assert "no readings of b" in nothing.stderr
+        assert nothing.stderr.endswith(": a.\n")
+    late = online("query", "d-1", "--start", "1970-01-02")
+    assert "since 1970-01-02T00:00:00Z; its newest is of 1970-01-01T00:00:09Z" in late.stderr
     rows = json.loads(online("query", "d-1", "--rows", "--limit", "3", "-o", "json").stdout)
     assert rows["rows"] == [
         {"time": "1970-01-01T00:00:00Z", "a": 0.0},

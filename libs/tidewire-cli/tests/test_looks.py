@@ -29,6 +29,7 @@ def test_other_looks():
     assert human_value(math.nan) == "–"
     assert human_value(3.0) == "3"
     assert utc_text(1_795_342_500_250_000) == "2026-11-22T10:15:00.25Z"
+    assert utc_text(-62_135_596_800_000_000) == "0001-01-01T00:00:00Z"
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), max_size=200), st.integers(1, 80))

@@ -47,12 +47,14 @@ def parse_moment(text: str, option: str, now: datetime | None = None) -> datetim
 
 
 def parse_pairs(given: Iterable[str], option: str, example: str) -> dict[str, str]:
-    """`name=value` each; the last of a name counts."""
-    pairs = {}
+    """`name=value` each. Raises InvalidArgument also for a name that is given twice."""
+    pairs: dict[str, str] = {}
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name.strip():
             raise InvalidArgument(f"{option}: '{text}' is not NAME=VALUE, such as {example}", field=option)
+        if name.strip() in pairs:
+            raise InvalidArgument(f"{option}: '{name.strip()}' is given twice", field=option)
         pairs[name.strip()] = value.strip()
     return pairs
 

@@ -53,7 +53,7 @@ def utc_text(time_us: int) -> str:
     """`2026-11-22T10:15:00Z`, with as many decimals as there are."""
     seconds, micros = divmod(time_us, 1_000_000)
     try:
-        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        text = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
     except (ValueError, OverflowError):
         return f"{time_us} µs"
     if micros:

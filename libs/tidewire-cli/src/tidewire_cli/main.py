@@ -3,6 +3,7 @@
 Console entry point `tidewire`. What a command needs is imported when it runs, so that help and completion stay quick.
 """
 
+import inspect
 import sys
 from importlib.metadata import entry_points
 from typing import Annotated
@@ -29,6 +30,7 @@ EXTENSIONS = "tidewire.commands"
 _HELP = """Tidewire: telemetry of devices, taken in, kept and queried.
 
 Start a platform here with `tidewire up` (in the distribution `tidewire`), or name one with `tidewire context create`.
+
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 nobody could be reached, 4 the platform refused.
 """
 
@@ -85,7 +87,20 @@ def build() -> typer.Typer:
             app.add_typer(extension, name=entry.name)
         else:
             app.command(entry.name)(extension)
+    _unwrap_help(app)
     return app
+
+
+def _unwrap_help(app: typer.Typer) -> None:
+    """Joins the lines of each paragraph of help: Typer would break them where the source does, whatever the screen."""
+    for info in app.registered_commands:
+        paragraphs = inspect.cleandoc(info.help or getattr(info.callback, "__doc__", None) or "").split(
+            "\n\n"
+        )
+        info.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _unwrap_help(group.typer_instance)
 
 
 def run() -> None:

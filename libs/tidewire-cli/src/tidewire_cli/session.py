@@ -305,6 +305,9 @@ def _options(ctx: typer.Context, given: dict[str, Any]) -> Options:
 
 def run(session: Session, work: Callable[[Session], Awaitable[None]]) -> int:
     """Runs a command to its end. Returns the exit status; an error becomes one line on standard error."""
+    os.environ.setdefault(
+        "GRPC_VERBOSITY", "NONE"
+    )  # read once by gRPC, whose own lines say less than our one
     from tidewire_client.errors import TidewireError
 
     async def inside() -> int:
@@ -332,7 +335,10 @@ def run(session: Session, work: Callable[[Session], Awaitable[None]]) -> int:
 
 
 _REMEDIES = {
-    "TOKEN_EXPIRED": "Make a new one: tidewire token create.",
+    **dict.fromkeys(
+        ("TOKEN_EXPIRED", "TOKEN_MALFORMED", "TOKEN_CLAIMS", "TOKEN_UNKNOWN_KEY", "TOKEN_BAD_SIGNATURE"),
+        "Make a new one: tidewire token create.",
+    ),
     "TENANT_BLOCKED": "A platform administrator can end the block: tidewire tenant unblock.",
     "DEVICE_BLOCKED": "End the block with: tidewire device unblock.",
 }

@@ -62,7 +62,7 @@ def split_endpoint(endpoint: str) -> tuple[str, bool | None]:
         or (separator and not scheme)
         or not colon
         or not host
-        or not port.isdigit()
+        or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
         or "/" in address
     ):
         raise InvalidArgument(

@@ -71,11 +71,11 @@ class SeriesColumns:
         return len(self.time_unix_us)
 
     def __getitem__(self, metric: str) -> NDArray[np.float64]:
-        """The column of a metric. Raises KeyError."""
+        """The column of a metric. Raises KeyError when there is no reading of it, or none yet."""
         try:
             column: NDArray[np.float64] = self.values[self.metrics.index(metric)]
         except ValueError:
-            raise KeyError(metric) from None
+            raise KeyError(f"no readings of {metric} of {self.device} in this time") from None
         return column
 
     @property

@@ -101,5 +101,9 @@ def _brief(details: str) -> str:
     if "DNS resolution failed" in details or "Could not contact DNS" in details:
         return "the host name is not known"
     if "handshake" in details.lower() or "CERTIFICATE_VERIFY_FAILED" in details:
+        if "WRONG_VERSION_NUMBER" in details:
+            return "it does not speak TLS; write grpc://host:port if that is meant"
         return f"the TLS handshake failed ({details.rsplit(':', 1)[-1].strip() or 'no reason given'})"
+    if "http1.x server" in details:
+        return "it answers, but does not speak gRPC; is it the port of something else?"
     return details or "no reason given"

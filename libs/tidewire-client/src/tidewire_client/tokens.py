@@ -30,6 +30,13 @@ class TokenSource(Protocol):
         ...
 
 
+def _checked(token: str, otherwise: str) -> str:
+    """The token; InvalidArgument when it is not one word of ASCII, which gRPC could not send."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidArgument(f"{otherwise}; use what `tidewire token create` prints", field="token")
+    return token
+
+
 class StaticToken:
     """One token, for ever."""
 
@@ -37,8 +44,8 @@ class StaticToken:
         self._token = token.strip()
 
     def token(self) -> str:
-        """The token."""
-        return self._token
+        """The token. Raises InvalidArgument when no token can look like that."""
+        return _checked(self._token, "the token given is none")
 
     def renew(self) -> None:
         """Does nothing: there is no other."""
@@ -61,7 +68,7 @@ class FileToken:
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_size)
             if seen != self._seen:
-                self._token = self._path.read_text(encoding="utf-8").strip()
+                self._token = self._path.read_text(encoding="utf-8", errors="replace").strip()
                 self._seen = seen
         except OSError as error:
             raise InvalidArgument(
@@ -69,7 +76,7 @@ class FileToken:
             ) from error
         if not self._token:
             raise InvalidArgument(f"the token file {self._path} is empty", field="token_file")
-        return self._token
+        return _checked(self._token, f"the token file {self._path} holds no token")
 
     def renew(self) -> None:
         """Reads the file again at the next call."""

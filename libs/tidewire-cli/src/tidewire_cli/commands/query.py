@@ -151,10 +151,19 @@ async def _latest(
             Column("age", "AGE", lambda age: ago(0, round(age * 1e6))),
             Column("time", "TIME"),
         ),
-        empty="There are no readings" + (f" of {', '.join(devices)}." if devices else " yet."),
+        empty=await _nothing(client, devices, metrics) if not values else "",
     )
     if cap is not None and len(values) >= cap and session.out.for_people:
         session.out.warn(f"The first {cap}; see more with --limit, or name a device.")
+
+
+async def _nothing(client: "AsyncQueryClient", devices: list[str], metrics: list[str]) -> str:
+    """What to say when nothing was found: which metrics there are, when one was asked for that there is not."""
+    there = await _known_metrics(client, devices) if metrics else []
+    if not there:
+        return "There are no readings" + (f" of {', '.join(devices)}." if devices else " yet.")
+    known = ", ".join(there[:20]) + (", …" if there[20:] else "")
+    return f"There are no readings of {', '.join(metrics)}; {', '.join(devices) or 'all devices'}: {known}."
 
 
 async def _series(
@@ -296,14 +305,18 @@ async def _curves(
 
     values = await client.latest([device], metrics)
     if not values:
-        session.out.note(f"There are no readings of {device}.")
+        session.out.note(await _nothing(client, [device], metrics))
         return
     now = datetime.now(UTC)
     newest = to_datetime(max(one.time_unix_us for one in values))
     end = until or max(min(now, newest + timedelta(seconds=1)), newest + timedelta(microseconds=1))
     begin = since or end - timedelta(days=1)
     if begin >= end:
-        begin = end - timedelta(days=1)
+        newest_text = utc_text(max(one.time_unix_us for one in values))
+        session.out.note(
+            f"{device} has no readings since {_to_the_second(begin)}; its newest is of {newest_text}."
+        )
+        return
     step = next((s for s in _STEPS if s * _CURVE_POINTS >= (end - begin).total_seconds()), _STEPS[-1])
     found = await client.aggregate(
         [device],

@@ -245,10 +245,11 @@ async def _until_stopped(
 
 
 def _summary(verdict: Verdict, stats: Stats, console: Console) -> None:
+    scope = "all of the sensors, of the meters those of this run"
     lines = [
         "",
         f"accepted               {verdict.accepted:>12,}   readings in this run, durable when acknowledged",
-        f"visible                {verdict.visible:>12,}   of {verdict.expected:,} that must be",
+        f"visible                {verdict.visible:>12,}   of {verdict.expected:,} that must be: {scope}",
         f"collapsed              {verdict.collapsed:>12,}   of the same device, metric and time as a later one",
         f"lost                   {verdict.lost:>12,}",
         f"duplicates             {verdict.duplicates:>12,}",
