@@ -19,6 +19,7 @@ import pytest
 from tidewire_testkit.pods import Cluster, Namespace
 from tidewire_testkit.servers.cassandra import CassandraCluster
 from tidewire_testkit.servers.kafka import KafkaCluster
+from tidewire_testkit.workstation import Workstation
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "tests" / "cluster"
@@ -148,3 +149,9 @@ def images() -> list[str]:
 def chart() -> str:
     """The chart's directory."""
     return str(CHART)
+
+
+@pytest.fixture
+def workstation(cluster: Cluster, tmp_path: Path) -> Workstation:
+    """Somebody outside of the cluster, with contexts of their own."""
+    return Workstation(cluster, tmp_path)

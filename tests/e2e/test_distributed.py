@@ -16,6 +16,7 @@ import pytest
 from tidewire_testkit.pods import Client, Namespace, until
 from tidewire_testkit.servers.cassandra import DATACENTER, CassandraCluster
 from tidewire_testkit.servers.kafka import KafkaCluster
+from tidewire_testkit.workstation import Workstation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600, func_only=True)]
 SERVICES = ("registry", "ingestion", "storage")
@@ -121,6 +122,41 @@ def test_what_was_published_outlives_every_pod(release: Release, client: Client)
     until(lambda: client.temperatures("pump") == [21.5], "the reading is visible again", 60)
     until(lambda: client.publish("pump", 22.5) or True, "a reading is taken", 60)
     until(lambda: client.temperatures("pump")[-1] == 22.5, "the second reading is visible", 60)
+
+
+def test_a_context_leads_into_the_cluster_by_forwarded_ports(
+    release: Release, client: Client, workstation: Workstation
+) -> None:
+    """Everything on this machine: no token, address or certificate is given, only the release's name."""
+    namespace = release.namespace
+    place = ("--kubernetes-context", namespace.cluster.context, "--namespace", namespace.name)
+    workstation.tidewire("context", "create", "plant", *place, "--release", RELEASE)
+    status = until(lambda: json.loads(workstation.tidewire("status", "-o", "json")), "the status", 120)
+    words = ("publish", "valve", "temperature=4.5", "--create", "--tenant", "acme")
+    until(lambda: workstation.tidewire(*words), "a reading is taken", 120)
+    until(lambda: workstation.temperatures("valve")[-1:] == [4.5], "the reading is visible", 120)
+
+    assert {(entry["service"], entry["status"]) for entry in status["services"]} == {
+        (service, "SERVING") for service in SERVICES
+    }
+    assert set(client.temperatures("valve")) == {4.5}, "what came by forwarded ports is not there for others"
+
+
+def test_a_context_of_a_release_that_is_not_there_says_so(release: Release, workstation: Workstation) -> None:
+    namespace = release.namespace
+    place = ("--kubernetes-context", namespace.cluster.context, "--namespace", namespace.name)
+    unknown = workstation.run("context", "create", "plant", *place, "--release", "three")
+    given = workstation.run(
+        "context", "create", "plant", *place, "--release", "three", "--token-stdin", stdin="t"
+    )
+    late = workstation.run("status", "--context", "plant")
+
+    assert given.returncode == 0, given.stderr
+    for done in (unknown, late):
+        assert done.returncode == 2, done.stderr
+        assert f"no release three of Tidewire in the namespace {namespace.name}" in done.stderr
+        assert f"there is {RELEASE};" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.fixture

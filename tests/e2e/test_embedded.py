@@ -3,13 +3,14 @@
 import pytest
 
 from tidewire_testkit.pods import Namespace, until
+from tidewire_testkit.workstation import Workstation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400, func_only=True)]
 POD = "one-tidewire-0"
 
 
 def test_what_was_published_outlives_the_pod_and_the_release(
-    namespace: Namespace, chart: str, images: list[str]
+    namespace: Namespace, chart: str, images: list[str], workstation: Workstation
 ) -> None:
     namespace.helm("install", "one", chart, *images, "--wait", "--timeout", "120s")
     token = namespace.kubectl("exec", POD, "--", "cat", "/data/keys/admin.token").strip()
@@ -17,6 +18,9 @@ def test_what_was_published_outlives_the_pod_and_the_release(
     client.tidewire("tenant", "create", "acme")
     client.publish("pump", 21.5)
     until(lambda: client.temperatures("pump") == [21.5], "the reading is visible", 30)
+    place = ("--kubernetes-context", namespace.cluster.context, "--namespace", namespace.name)
+    workstation.tidewire("context", "create", "one", *place, "--release", "one", "--token-stdin", stdin=token)
+    until(lambda: workstation.temperatures("pump") == [21.5], "the reading is seen from outside", 120)
     before = namespace.get("pod", POD)["metadata"]["uid"]
 
     namespace.kubectl("delete", "pod", POD, "--wait")

@@ -59,11 +59,51 @@ def test_who_may_not_read_it_is_told_what_else_to_do(setting: Setting, tmp_path:
     assert setting.contexts()["plant"].token_file == str(token)
 
 
+def service(setting: Setting, release: str) -> None:
+    labels = {"app.kubernetes.io/part-of": "tidewire", "app.kubernetes.io/instance": release}
+    body = {
+        "metadata": {"name": f"{release}-tidewire", "labels": labels},
+        "spec": {"ports": [{"port": 7001}]},
+    }
+    CoreV1Api(setting.api.client()).create_namespaced_service(setting.namespace, body)
+
+
 def test_a_release_without_pods_is_unreachable(setting: Setting, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("mine")
+    service(setting, "tw")
     setting.run("context", "create", "plant", "--release", "tw", "--token-file", str(token))
     done = setting.run("status", "--context", "plant")
     assert done.exit_code == 3
     assert "no pod of registry is ready" in done.stderr
     assert "tidewire k8s check --release tw" in done.stderr
+
+
+def test_a_release_that_is_not_there_is_named_with_those_that_are(setting: Setting, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("mine")
+    none = setting.run("context", "create", "plant", "--release", "tw")
+    assert none.exit_code == 2
+    assert f"no release tw of Tidewire in the namespace {setting.namespace}" in none.stderr
+    assert "there is none" in none.stderr
+    service(setting, "north")
+    service(setting, "south")
+    assert "there is north, south" in setting.run("context", "create", "plant", "--release", "tw").stderr
+    nowhere = setting.run("context", "create", "plant", "--namespace", "nowhere")
+    assert nowhere.exit_code == 2
+    assert "there is no namespace nowhere in the cluster admin" in nowhere.stderr
+    assert setting.contexts() == {}
+
+    setting.run("context", "create", "plant", "--release", "tw", "--token-file", str(token))
+    gone = setting.run("status", "--context", "plant")
+    assert gone.exit_code == 2
+    assert "there is no release tw" in gone.stderr
+    assert "there is north, south" in gone.stderr
+
+
+def test_a_release_without_its_keys_is_another_fault(setting: Setting) -> None:
+    service(setting, "tw")
+    done = setting.run("context", "create", "plant", "--release", "tw")
+    assert done.exit_code == 2
+    assert f"Secret {setting.namespace}/tw-tidewire-keys" in done.stderr
+    assert "--keys-secret" in done.stderr

@@ -38,9 +38,10 @@ class Cluster:
 
     def __init__(self, kubeconfig: Path, context: str, tools: Path | None = None) -> None:
         self.context = context
-        self._environ = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        self.environ = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        """Of every command that is run on it."""
         if tools is not None:
-            self._environ["PATH"] = f"{tools}:{os.environ['PATH']}"
+            self.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
 
     def kubectl(self, *words: str, stdin: str | None = None, seconds: float = 120) -> str:
         """Runs kubectl and returns what it prints."""
@@ -55,7 +56,7 @@ class Cluster:
         try:
             done = subprocess.run(
                 command,
-                env=self._environ,
+                env=self.environ,
                 input=stdin,
                 capture_output=True,
                 text=True,

@@ -47,6 +47,11 @@ class Cluster:
         """The API server's."""
         return str(self.api.configuration.host)
 
+    @property
+    def place(self) -> str:
+        """For people: the context, or the address where there is none."""
+        return self.context or self.address
+
     def close(self) -> None:
         """Closes its connections."""
         self.api.close()

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from tidewire_cli.contexts import KubernetesRelease
 from tidewire_cli.kube.cluster import SECONDS, ask, asking, connect
+from tidewire_cli.kube.releases import unknown_release
 from tidewire_client.errors import TidewireError, Unavailable
 
 SERVICES: Final = ("registry", "ingestion", "storage")
@@ -36,7 +37,10 @@ class Forwards:
         self._listeners: list[Listener] = []
 
     def open(self) -> Mapping[str, str]:
-        """Returns service → `127.0.0.1:port`. Blocks. Raises Unavailable when a service has no pod that is ready."""
+        """Returns service → `127.0.0.1:port`. Blocks.
+
+        Raises NotFound when there is no such release, Unavailable when a service of it has no pod that is ready.
+        """
         # Importing takes seconds on a busy machine, which the first connection does not have.
         from kubernetes.client import CoreV1Api  # noqa: F401
         from kubernetes.stream import portforward  # noqa: F401
@@ -64,7 +68,10 @@ class Forwards:
         )
         selector = labels.replace("=", "%3D").replace(" ", "%20").replace(",", "%2C")
         path = f"/api/v1/namespaces/{self._cluster.namespace}/pods?labelSelector={selector}"
-        found = [place for pod in ask(self._cluster, path)["items"] if (place := place_of(pod, service))]
+        pods = ask(self._cluster, path)["items"]
+        found = [place for pod in pods if (place := place_of(pod, service))]
+        if not pods and (unknown := unknown_release(self._cluster, self._release)) is not None:
+            raise unknown
         if not found:
             raise Unavailable(
                 f"no pod of {service} is ready in the release {self._release} (namespace "
