@@ -3,8 +3,9 @@
 `build [NAME...]` uses the first engine whose `info` succeeds (docker, podman, nerdctl), else buildah with chroot
 isolation, which needs no daemon and no privileges beyond root. Where the registry of the official base image cannot be
 reached, tests/cluster/base-image makes one that stands in for it; BASE_IMAGE names any other. Sizes are printed and
-held to the limits below. `load [NAME...]` puts images into the cluster of the current context: kind, k3d, minikube, or
-the one of tests/cluster.
+held to the limits below. `relabel --tag TAG [NAME...]` makes other images of those that were built, which differ by
+their version label alone: what an upgrade needs without another tree. `load [NAME...]` (of another tag by `--tag TAG`)
+puts images into the cluster of the current context: kind, k3d, minikube, or the one of tests/cluster.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import tomllib
 from dataclasses import dataclass
@@ -56,9 +58,14 @@ def version() -> str:
     return project
 
 
-def reference(name: str) -> str:
-    """An image's full name."""
-    return f"{REPOSITORY}/{name}:{version()}"
+def reference(name: str, tag: str = "") -> str:
+    """An image's full name; without a tag that of this tree."""
+    return f"{REPOSITORY}/{name}:{tag or version()}"
+
+
+def archive_of(name: str, tag: str = "") -> Path:
+    """Where an image's archive lies."""
+    return ARCHIVES / (f"{name}-{tag}.tar" if tag else f"{name}.tar")
 
 
 def engine() -> str:
@@ -129,16 +136,32 @@ def _check_sizes(tool: str, names: list[str], base: str | None) -> None:
         raise ImagesError(f"larger than allowed: {', '.join(too_large)}; see what it depends on")
 
 
-def _archive(tool: str, name: str) -> Path:
+def _archive(tool: str, name: str, tag: str = "") -> Path:
     """Writes an image into an archive whose layers are not compressed, and returns its path."""
-    archive = ARCHIVES / f"{name}.tar"
+    archive, image = archive_of(name, tag), reference(name, tag)
     archive.parent.mkdir(parents=True, exist_ok=True)
     archive.unlink(missing_ok=True)
     if tool == "buildah":
-        _run("buildah", "push", "--quiet", reference(name), f"docker-archive:{archive}:{reference(name)}")
+        _run("buildah", "push", "--quiet", image, f"docker-archive:{archive}:{image}")
     else:
-        _run(tool, "save", "--output", str(archive), reference(name))
+        _run(tool, "save", "--output", str(archive), image)
     return archive
+
+
+def relabel(names: list[str], tag: str) -> None:
+    """Makes `name:tag` of each image that was built before: the same files, another version label, so another image."""
+    tool = engine()
+    words = ["--isolation", "chroot", "--timestamp", "0"] if tool == "buildah" else []
+    with tempfile.TemporaryDirectory() as context:
+        for name in names:
+            if not archive_of(name).exists():
+                raise ImagesError(f"{reference(name)} was not built; run: make images IMAGES={name}")
+            lines = (f"FROM {reference(name)}", f'LABEL org.opencontainers.image.version="{tag}"')
+            (Path(context) / "Dockerfile").write_text("\n".join(lines))
+            log = ARCHIVES / f"{name}-{tag}.log"
+            _run(tool, "build", *words, "--tag", reference(name, tag), context, log=log)
+            _archive(tool, name, tag)
+            print(f"{name:10} is {reference(name, tag)} too", flush=True)
 
 
 def _added_bytes(archive: Path, tool: str, base: str) -> int:
@@ -159,19 +182,19 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def load(names: list[str]) -> None:
+def load(names: list[str], tag: str = "") -> None:
     """Loads images that were built before into the cluster of the current context."""
     context = _output("kubectl", "config", "current-context", or_else="")
     for name in names:
-        archive = ARCHIVES / f"{name}.tar"
+        archive, image = archive_of(name, tag), reference(name, tag)
         if not archive.exists():
-            raise ImagesError(f"{reference(name)} was not built; run: make images IMAGES={name}")
-        _run(*_load_command(context, name, str(archive)))
+            raise ImagesError(f"{image} was not built; run: make images IMAGES={name}")
+        _run(*_load_command(context, image, str(archive)))
 
 
-def _load_command(context: str, name: str, archive: str) -> list[str]:
+def _load_command(context: str, image: str, archive: str) -> list[str]:
     if context == "tidewire":
-        return [str(ROOT / "tests" / "cluster" / "load-image"), reference(name), archive]
+        return [str(ROOT / "tests" / "cluster" / "load-image"), image, archive]
     if context.startswith("kind-"):
         return ["kind", "load", "image-archive", archive, "--name", context.removeprefix("kind-")]
     if context.startswith("k3d-"):
@@ -218,14 +241,25 @@ def _run(*command: str, log: Path | None = None) -> None:
 def main() -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(description="Container images of Tidewire.")
-    parser.add_argument("verb", choices=("build", "load"))
+    parser.add_argument("verb", choices=("build", "relabel", "load"))
+    parser.add_argument("--tag", default="", help="Another tag than the version, for relabel and load.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=" ".join(IMAGES))
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     names = arguments.names or list(DEFAULT)
     try:
         if unknown := [name for name in names if name not in IMAGES]:
             raise ImagesError(f"no image called {unknown[0]!r}; there are {', '.join(IMAGES)}")
-        (build if arguments.verb == "build" else load)(names)
+        match arguments.verb:
+            case "build" if arguments.tag:
+                raise ImagesError("what is built of this tree has its version as the tag; leave out --tag")
+            case "build":
+                build(names)
+            case "relabel" if not arguments.tag:
+                raise ImagesError("relabel needs --tag")
+            case "relabel":
+                relabel(names, arguments.tag)
+            case _:
+                load(names, arguments.tag)
     except ImagesError as error:
         print(f"images: {error}", file=sys.stderr)
         return 1

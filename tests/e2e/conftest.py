@@ -3,7 +3,7 @@
 E2E_KUBECONFIG names a kubeconfig; its current context must be one that this file knows by its name as a cluster for
 tests, or be named by E2E_CONTEXT, so that nobody tests on a cluster by mistake. Without it the cluster of tests/cluster
 is brought up, and taken down again unless it ran before. E2E_REGISTRY: where the cluster finds the images instead of
-being given them (`make images` and a push go before).
+being given them (`make images` and a push go before, of the tag NEXT_TAG too).
 """
 
 import fcntl
@@ -28,7 +28,11 @@ TEST_CONTEXTS = re.compile(r"kind-.+|k3d-.+|minikube|tidewire")
 NODE_ADDRESS = "10.244.0.1"
 """Of our own cluster's node, where its pods reach what else runs on this machine."""
 IMAGES = ("registry", "ingestion", "storage", "tidewire", "testkit")
+SERVED = IMAGES[:-1]
 VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]  # type: ignore[index]
+
+NEXT_TAG = f"{VERSION}-next"
+"""Of the images to which a release is upgraded: other images of the same tree."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -143,6 +147,16 @@ def cassandra(cluster: Cluster) -> Iterator[CassandraCluster]:
 def images() -> list[str]:
     """Helm's options that name the images of this run."""
     return ["--set", f"image.registry={os.environ.get('E2E_REGISTRY', 'localhost')}"]
+
+
+@pytest.fixture(scope="session")
+def next_tag(cluster: Cluster) -> str:
+    """The tag of another version of the images, which the cluster has too."""
+    if "E2E_REGISTRY" not in os.environ:
+        words = [sys.executable, str(ROOT / "scripts" / "images.py")]
+        cluster.run(*words, "relabel", "--tag", NEXT_TAG, *SERVED, seconds=300)
+        cluster.run(*words, "load", "--tag", NEXT_TAG, *SERVED, seconds=300)
+    return NEXT_TAG
 
 
 @pytest.fixture(scope="session")

@@ -58,8 +58,9 @@ class Release:
         self._words = [chart, *images]
 
     def upgrade(self, **changes: dict[str, Any]) -> None:
-        """Installs or upgrades, waiting until all is ready. `changes`: service → values over the usual ones."""
-        changed = {**self.values, **{name: {**self.values[name], **new} for name, new in changes.items()}}
+        """Installs or upgrades, waiting until all is ready. `changes`: block of values → what goes over the usual."""
+        news = {name: {**self.values.get(name, {}), **new} for name, new in changes.items()}
+        changed = {**self.values, **news}
         path = Path(f"/tmp/tidewire-e2e-{self.namespace.name}.json")
         path.write_text(json.dumps(changed))
         words = ["--values", str(path), "--wait", "--timeout", "240s"]
@@ -212,8 +213,8 @@ def test_load_brings_pods_that_take_their_share_and_calm_takes_them_away(
     until(lambda: len(namespace.pods("ingestion")) == 1, "one pod is left", 180)
 
 
-def test_an_upgrade_and_its_undoing_lose_nothing(release: Release, client: Client) -> None:
-    """Every service is replaced twice while publishers keep a ledger; they retry what devices retry."""
+def test_an_upgrade_and_its_undoing_lose_nothing(release: Release, client: Client, next_tag: str) -> None:
+    """Every service gets another image and its old one again; publishers keep a ledger and retry as devices do."""
     namespace = release.namespace
     namespace.pod(
         "ledger",
@@ -225,13 +226,19 @@ def test_an_upgrade_and_its_undoing_lose_nothing(release: Release, client: Clien
     until(lambda: "publishing" in namespace.kubectl("logs", "ledger"), "the ledger's load runs", 90)
     before = _pods(namespace)
 
-    release.upgrade(**{service: {"podAnnotations": {"example.com/round": "2"}} for service in SERVICES})
-    upgraded = _pods(namespace)
+    old = _images(namespace)
+
+    release.upgrade(image={"tag": next_tag})
+    upgraded, new = _pods(namespace), _images(namespace)
     namespace.helm("rollback", RELEASE, "--wait", "--timeout", "240s")
     undone = _pods(namespace)
 
     for earlier, later in ((before, upgraded), (upgraded, undone)):
         assert all(not earlier[service] & later[service] for service in SERVICES), "a pod was not replaced"
+    for service in SERVICES:
+        assert {name.rpartition(":")[2] for name, _ in new[service]} == {next_tag}
+        assert not {made for _, made in old[service]} & {made for _, made in new[service]}, "the same image"
+    assert _images(namespace) == old
     namespace.kubectl("exec", "ledger", "--", "touch", "/tmp/stop")
     until(lambda: _phase(namespace, "ledger") in {"Succeeded", "Failed"}, "the ledger is checked", 120)
     log = namespace.kubectl("logs", "ledger")
@@ -245,6 +252,18 @@ def test_an_upgrade_and_its_undoing_lose_nothing(release: Release, client: Clien
 def _pods(namespace: Namespace) -> dict[str, set[str]]:
     return {
         service: {pod["metadata"]["uid"] for pod in namespace.ready_pods(service)} for service in SERVICES
+    }
+
+
+def _images(namespace: Namespace) -> dict[str, set[tuple[str, str]]]:
+    """Service → (reference, digest) of what its ready containers run."""
+    return {
+        service: {
+            (str(container["image"]), str(container["imageID"]))
+            for pod in namespace.ready_pods(service)
+            for container in pod["status"]["containerStatuses"]
+        }
+        for service in SERVICES
     }
 
 
