@@ -193,6 +193,11 @@ def test_a_certificate_covers_every_name_that_is_told_to_clients(
                 assert variable["value"] in certificate["spec"]["dnsNames"]
     assert "telemetry.example" in certificate["spec"]["dnsNames"]
     assert certificate["spec"]["secretName"] == "t-tidewire-tls"
+    # Where `tidewire` forwards ports to.
+    assert certificate["spec"]["ipAddresses"] == ["127.0.0.1"]
+    none = {"tls": {"certManager": {"ipAddresses": []}}}
+    (without,) = objects.kinds(render("distributed-tls", none), "Certificate")
+    assert "ipAddresses" not in without["spec"]
 
 
 def test_the_volume_outlives_the_release(render: Callable[..., list[Manifest]], objects: Any) -> None:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 ALLOWED_VOLUMES = {
     "configMap",
     "csi",
@@ -110,6 +112,43 @@ def test_with_tls_nothing_asks_a_grpc_port_in_the_clear(
             assert "TIDEWIRE_INSECURE" not in names
 
 
+@pytest.mark.parametrize(
+    ("combination_", "change", "scheme", "trusts"),
+    [
+        ("distributed", {}, "grpc://", False),
+        ("distributed-tls", {}, "grpcs://", True),
+        ("distributed-tls", {"tls": {"caFromSecret": False}}, "grpcs://", False),
+        ("embedded-full", {}, "grpcs://", True),
+    ],
+)
+def test_helm_test_asks_for_the_status_as_clients_do(
+    render: Callable[..., list[Manifest]],
+    objects: Any,
+    combination_: str,
+    change: dict[str, Any],
+    scheme: str,
+    trusts: bool,
+) -> None:
+    pod = objects.pods(render(combination_, change))["Pod/t-tidewire-test"]
+    health, status = pod["spec"]["containers"]
+    variables = {variable["name"]: variable["value"] for variable in status["env"]}
+    endpoint = status["args"][status["args"].index("--endpoint") + 1]
+
+    assert endpoint.startswith(scheme)
+    assert endpoint.removeprefix(scheme) in health["args"]
+    assert ("TIDEWIRE_CA_FILE" in variables) is trusts
+    assert any(variable["name"] == "TIDEWIRE_TLS_CA_FILE" for variable in health["env"]) is trusts
+    assert any(variable["name"] == "TIDEWIRE_INSECURE" for variable in health["env"]) is (scheme == "grpc://")
+
+
+def test_helm_test_does_without_a_token_where_it_lies_on_the_volume(
+    render: Callable[..., list[Manifest]], objects: Any
+) -> None:
+    pod = objects.pods(render("default"))["Pod/t-tidewire-test"]
+
+    assert [container["name"] for container in pod["spec"]["containers"]] == ["health"]
+
+
 def test_a_pod_has_time_to_drain(manifests: list[Manifest], objects: Any) -> None:
     for pod in services(manifests, objects):
         (container,) = pod["spec"]["containers"]
@@ -129,6 +168,8 @@ def test_every_setting_is_one_that_processes_read(manifests: list[Manifest], obj
             re.MULTILINE,
         )
     )
+    client = objects.root.joinpath("libs/tidewire-client/src/tidewire_client/connect.py").read_text()
+    known |= set(re.findall(r'"(TIDEWIRE_[A-Z_]+)"', client))
 
     set_by_chart = set()
     for pod in objects.pods(manifests).values():

@@ -48,17 +48,25 @@ class Authority:
         return path
 
     def issue(
-        self, directory: Path, name: str, *, addresses: Sequence[str] = ("127.0.0.1",), expired: bool = False
+        self,
+        directory: Path,
+        name: str,
+        *,
+        names: Sequence[str] = (),
+        addresses: Sequence[str] = ("127.0.0.1",),
+        expired: bool = False,
     ) -> tuple[Path, Path]:
         """Writes a new certificate for localhost and its key, replacing older ones; returns (certificate, key).
 
-        addresses: further IP addresses it is good for. expired: it was good until an hour ago.
+        names: further DNS names it is good for. addresses: IP addresses it is good for. expired: it was good until an
+        hour ago.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in addresses)]
+        dns = [x509.DNSName(one) for one in ("localhost", *names)]
+        all_names = [*dns, *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses)]
         certificate = (
             self._builder(_named(name), key.public_key(), expired=expired)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.SubjectAlternativeName(all_names), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
             )

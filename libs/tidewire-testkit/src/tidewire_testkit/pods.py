@@ -135,8 +135,12 @@ class Namespace:
         environ: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         secrets: Mapping[str, tuple[str, str]] | None = None,
+        files: str = "",
     ) -> None:
-        """Starts a pod that is not started again when it ends. `secrets`: variable → (Secret, key)."""
+        """Starts a pod that is not started again when it ends.
+
+        `secrets`: variable → (Secret, key). `files`: a Secret whose keys are files below /files.
+        """
         variables: list[dict[str, Any]] = [
             {"name": key, "value": value} for key, value in (environ or {}).items()
         ]
@@ -158,26 +162,37 @@ class Namespace:
         }
         container |= {"command": list(command)} if command else {}
         container |= {"args": list(args)} if args else {}
+        volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]
+        if files:
+            container["volumeMounts"].append({"name": "files", "mountPath": "/files", "readOnly": True})
+            volumes.append({"name": "files", "secret": {"secretName": files}})
         spec = {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": False,
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [container],
-            "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
+            "volumes": volumes,
         }
         metadata = {"name": name, "labels": {"app": name, **(labels or {})}}
         self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
-    def client(self, registry: str, token: str) -> "Client":
-        """Starts the pod `client`, which talks to the registry at this address with this token."""
-        self.kubectl("create", "secret", "generic", "client", f"--from-literal=token={token}")
+    def client(self, registry: str, token: str, authorities: Mapping[str, Path] | None = None) -> "Client":
+        """Starts the pod `client`, which talks to the registry at this address with this token.
+
+        With `authorities` (name → PEM file) by TLS: they are files below /files, and it trusts the one named `ca`.
+        """
+        pems = authorities or {}
+        words = [f"--from-file={name}={path}" for name, path in pems.items()]
+        self.kubectl("create", "secret", "generic", "client", f"--from-literal=token={token}", *words)
+        trust = {"TIDEWIRE_CA_FILE": "/files/ca"} if pems else {}
         self.pod(
             "client",
             "tidewire",
             ["/app/bin/python", "-c", _PAUSE],
-            environ={"TIDEWIRE_ENDPOINT": f"grpc://{registry}"},
+            environ={"TIDEWIRE_ENDPOINT": f"{'grpcs' if pems else 'grpc'}://{registry}", **trust},
             secrets={"TIDEWIRE_TOKEN": ("client", "token")},
+            files="client" if pems else "",
         )
         self.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
         return Client(self)
@@ -216,9 +231,11 @@ class Client:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
 
-    def tidewire(self, *words: str, seconds: float = 60) -> str:
-        """Runs `tidewire WORDS` in the pod and returns what it prints."""
-        return self._namespace.kubectl("exec", "client", "--", "tidewire", *words, seconds=seconds)
+    def tidewire(self, *words: str, environ: Mapping[str, str] | None = None, seconds: float = 60) -> str:
+        """Runs `tidewire WORDS` in the pod, with more variables, and returns what it prints."""
+        variables = [f"{key}={value}" for key, value in (environ or {}).items()]
+        command = ("env", *variables, "tidewire", *words) if variables else ("tidewire", *words)
+        return self._namespace.kubectl("exec", "client", "--", *command, seconds=seconds)
 
     def python(self, code: str, *words: str, seconds: float = 60) -> str:
         """Runs a few lines of Python in the pod and returns what they print."""
