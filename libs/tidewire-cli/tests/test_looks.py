@@ -28,6 +28,8 @@ def test_other_looks():
     assert human_span(7200) == "2 h"
     assert human_value(math.nan) == "–"
     assert human_value(3.0) == "3"
+    assert human_value(9_320_801.25, 5) == "9320801"
+    assert human_value(1.5e300) == "1.5e+300"
     assert utc_text(1_795_342_500_250_000) == "2026-11-22T10:15:00.25Z"
     assert utc_text(-62_135_596_800_000_000) == "0001-01-01T00:00:00Z"
 

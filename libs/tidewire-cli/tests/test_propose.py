@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -151,6 +152,19 @@ def test_what_is_no_table(write, tmp_path):
         propose(write("nonsense", "x.parquet"))
     with pytest.raises(InvalidArgument, match="no column of numbers"):
         propose(write("time,a\n2016-02-15T00:00:00Z,x\n"))
+
+
+def test_what_is_no_file_to_read_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "not.csv.gz").write_text("time,a\n")
+    (tmp_path / "good.csv").write_text("time,a\n2016-02-15T00:00:00Z,1\n")
+    for name, why in [("pipe.csv", "read twice"), (".", "is a directory"), ("none.csv", "there is no file")]:
+        with pytest.raises(InvalidArgument, match=why):
+            propose(tmp_path / name)
+    with pytest.raises(InvalidArgument, match=r"not\.csv\.gz cannot be read"):
+        propose(tmp_path / "not.csv.gz")
+    with pytest.raises(InvalidArgument, match="--encoding: 'klingon' is not known"):
+        propose(tmp_path / "good.csv", PlanOptions(encoding="klingon"))
 
 
 def test_parquet_says_its_types(tmp_path):

@@ -56,6 +56,14 @@ def test_a_directory_of_another_format_is_wrong(tmp_path: Path, content: str, sa
     assert (first.state, says in first.text) == (State.WRONG, True)
 
 
+def test_a_directory_without_data_is_a_warning_and_a_file_is_wrong(tmp_path: Path) -> None:
+    assert states(check_data_dir(tmp_path)) == [State.WARNING]
+    (tmp_path / "device-keys").mkdir()
+    assert states(check_data_dir(tmp_path)) == [State.WARNING]
+    (tmp_path / "file").touch()
+    assert states(check_data_dir(tmp_path / "file")) == [State.WRONG]
+
+
 def test_a_directory_of_somebody_else_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
 

@@ -18,6 +18,11 @@ def human_count(number: float) -> str:
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def human_bytes(number: float) -> str:
     """`512 B`, `1.4 KiB`, `23 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
@@ -28,10 +33,15 @@ def human_bytes(number: float) -> str:
 
 
 def human_value(value: float, figures: int = 7) -> str:
-    """A measured value: at most so many significant figures, no trailing zeros; `–` for none."""
+    """A measured value: so many significant figures, more for a larger whole part; no trailing zeros; `–` for none."""
     if math.isnan(value):
         return "–"
-    return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.{figures}g}"
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else _rounded(value, figures)
+
+
+def _rounded(value: float, figures: int) -> str:
+    whole = len(f"{abs(value):.0f}") if abs(value) < 1e15 else 0
+    return f"{value:.{max(figures, whole)}g}"
 
 
 def human_span(seconds: float) -> str:

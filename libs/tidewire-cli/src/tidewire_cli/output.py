@@ -119,7 +119,14 @@ class Output:
             )
         for row in listed:
             table.add_row(*(_look(column, row) for column in columns))
-        self.console().print(table)
+        console = self.console()
+        seen = console.width
+        # On a narrow terminal its lines are broken, not cut: half an id is none.
+        console.width = max(
+            seen, console.measure(table, options=console.options.update(max_width=1000)).maximum
+        )
+        console.print(table)
+        console.width = seen
 
     def one(self, value: Mapping[str, Any]) -> None:
         """One object: its fields below one another."""

@@ -327,7 +327,10 @@ def run(session: Session, work: Callable[[Session], Awaitable[None]]) -> int:
         return DONE
     except OSError as error:
         caught = error
-        text, code = f"{error.filename or 'a file'}: {error.strerror or error}", FAILED
+        text, code = (
+            ": ".join(str(part) for part in (error.filename, error.strerror or error) if part),
+            FAILED,
+        )
     if session.options.verbose:
         traceback.print_exception(caught)
     print(f"Error: {text}", file=sys.stderr)

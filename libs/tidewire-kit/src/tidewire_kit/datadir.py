@@ -87,8 +87,9 @@ def open_data_dir(path: Path) -> DataDir:
         with tempfile.TemporaryFile(dir=data_dir.run):
             pass
     except OSError as error:
+        why = "it is a file" if data_dir.root.is_file() else error.strerror or error
         raise FailedPrecondition(
-            f"the data directory {data_dir.root} cannot be used: {error.strerror or error}; make it a directory that "
+            f"the data directory {data_dir.root} cannot be used: {why}; make it a directory that "
             "this user can write, or set TIDEWIRE_DATA_DIR to another",
             reason="DATA_DIR_NOT_WRITABLE",
             subject=str(data_dir.root),

@@ -7,7 +7,7 @@ because every call of `tidewire` imports this module.
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,11 +41,14 @@ DataDirOption = Annotated[
         show_default=False,
     ),
 ]
-Port = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default=False)
-]
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="How to print the answer.")]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Number of processes; one a core is right.")]
+
+
+def _port(variable: str) -> Any:
+    return typer.Option(
+        min=0, max=65535, envvar=variable, help="Port; 0 takes a free one.", show_default=False
+    )
 
 
 def _data_dir(given: Path | None) -> Path:
@@ -59,12 +62,12 @@ def _data_dir(given: Path | None) -> Path:
 def up(
     data_dir: DataDirOption = None,
     host: Annotated[str, typer.Option(envvar="TIDEWIRE_HOST", help="Address to listen on.")] = "127.0.0.1",
-    registry_port: Port = None,
-    registry_metrics_port: Port = None,
-    ingestion_port: Port = None,
-    ingestion_metrics_port: Port = None,
-    storage_port: Port = None,
-    storage_metrics_port: Port = None,
+    registry_port: Annotated[int | None, _port("TIDEWIRE_REGISTRY_PORT")] = None,
+    registry_metrics_port: Annotated[int | None, _port("TIDEWIRE_REGISTRY_METRICS_PORT")] = None,
+    ingestion_port: Annotated[int | None, _port("TIDEWIRE_INGESTION_PORT")] = None,
+    ingestion_metrics_port: Annotated[int | None, _port("TIDEWIRE_INGESTION_METRICS_PORT")] = None,
+    storage_port: Annotated[int | None, _port("TIDEWIRE_STORAGE_PORT")] = None,
+    storage_metrics_port: Annotated[int | None, _port("TIDEWIRE_STORAGE_METRICS_PORT")] = None,
     ingestion_processes: Processes = 1,
     storage_processes: Processes = 1,
     registry_processes: Annotated[
@@ -91,9 +94,13 @@ def up(
     Kafka and Cassandra that the settings name: their topics and schema are brought up to date first, and the data
     directory keeps keys and logs.
     """
+    import os
+
     from tidewire_platform.foreground import run_up
+    from tidewire_platform.misspelt import warn_of_misspelt
     from tidewire_platform.specs import PlatformOptions
 
+    warn_of_misspelt(os.environ)
     options = PlatformOptions(
         data_dir=_data_dir(data_dir),
         host=host,
@@ -112,7 +119,9 @@ def up(
 
 
 def demo(
-    data_dir: Annotated[Path, typer.Option(help="Directory of all data.")] = Path(".tidewire"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Directory of all data. Default: .tidewire.", show_default=False)
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(min=1, help="End by itself after so long; else at Ctrl-C.", show_default=False),
@@ -135,11 +144,18 @@ def demo(
     imports what a glucose sensor and a sea buoy have measured, replays their last day at 60× beside 200 simulated
     meters, and shows what is accepted, refused and visible. Run again, it resumes and imports nothing twice.
     """
+    import os
+
     from rich.console import Console
 
     from tidewire_platform.demo.run import DemoOptions, run_demo
+    from tidewire_platform.misspelt import warn_of_misspelt
     from tidewire_platform.specs import PlatformOptions
 
+    if temporary and data_dir is not None:
+        raise typer.BadParameter("--temporary makes a directory of its own; leave out --data-dir")
+    data_dir = data_dir or Path(".tidewire")
+    warn_of_misspelt(os.environ)
     platform = PlatformOptions(data_dir=data_dir.expanduser().absolute(), free_ports=free_ports)
     run_command(
         run_demo(DemoOptions(platform, seconds, temporary, keep_times=keep_times), Console(soft_wrap=True))
@@ -157,9 +173,11 @@ def doctor(data_dir: DataDirOption = None, output: OutputOption = Format.TABLE) 
 
     from tidewire_cli.output import Output
     from tidewire_platform.doctor.run import run_doctor
+    from tidewire_platform.misspelt import warn_of_misspelt
     from tidewire_platform.quiet import quiet
 
     quiet()
+    warn_of_misspelt(os.environ)
     run_command(run_doctor(_data_dir(data_dir), os.environ, Output(output)))
 
 

@@ -68,7 +68,9 @@ def apply_schema(output: OutputOption = Format.TABLE) -> None:
 
 def _run(show: Callable[..., Coroutine[Any, Any, int]], output: Format, *, apply: bool) -> None:
     from tidewire_cli.output import Output
+    from tidewire_platform.misspelt import warn_of_misspelt
     from tidewire_platform.quiet import quiet
 
     quiet()
+    warn_of_misspelt(os.environ)
     run_command(show(os.environ, Output(output), apply=apply))

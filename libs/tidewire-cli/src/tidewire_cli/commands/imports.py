@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tidewire_cli.given import parse_pairs
-from tidewire_cli.looks import human_count, human_span, utc_text
+from tidewire_cli.looks import counted, human_count, human_span, utc_text
 from tidewire_cli.output import Column
 from tidewire_cli.session import REFUSED, Session
 
@@ -254,14 +254,14 @@ def _tell(session: Session, plan: "ImportPlan", report: "ImportReport") -> None:
         speed = human_count(report.accepted / max(report.seconds, 0.001))
         resumed = f" after {report.resumed_rows:,} rows of an earlier run" if report.resumed_rows else ""
         print(
-            f"Imported {report.accepted:,} readings in {report.rows:,} rows{resumed}, "
+            f"Imported {counted(report.accepted, 'reading')} in {counted(report.rows, 'row')}{resumed}, "
             f"{human_span(report.seconds)}, {speed} readings/s."
         )
-        if report.first_time_us is not None and report.last_time_us is not None:
+        if report.accepted and report.first_time_us is not None and report.last_time_us is not None:
             print(f"From {utc_text(report.first_time_us)} to {utc_text(report.last_time_us)}.")
         _tell_problems(session, report)
-        device = plan.device or min(report.devices, default="")
-        session.out.note(f"Next: tidewire query {device}")
+        if report.accepted:
+            session.out.note(f"Next: tidewire query {plan.device or min(report.devices, default='')}")
     if refused or report.unreadable:
         session.exit_code = REFUSED
 

@@ -184,7 +184,7 @@ def _parse(
         keep[[min(number, len(starts)) - 1 for number, _, _ in broken]] = False
         lines = np.resize(starts[keep], table.num_rows)
     wrong = [
-        (line, f"has {actual} fields instead of {expected}")
+        (line, f"has {actual} field{'' if actual == 1 else 's'} instead of {expected}")
         for line, (_, expected, actual) in zip(where, broken, strict=True)
     ]
     return columns, lines, wrong

@@ -54,8 +54,13 @@ def open_bytes(path: Path) -> io.BufferedIOBase | pa.NativeFile:
 
 def read_sample(path: Path) -> tuple[bytes, bool]:
     """The file's first whole lines, and whether that is all of it."""
-    with open_bytes(path) as file:
-        data = file.read(SAMPLE_BYTES + 1)
+    try:
+        with open_bytes(path) as file:
+            data = file.read(SAMPLE_BYTES + 1)
+    except OSError as error:  # of a compressed file, which opens whatever it holds
+        raise InvalidArgument(
+            f"{path} cannot be read: {error}", field="file", reason="FILE_UNREADABLE"
+        ) from error
     if len(data) <= SAMPLE_BYTES:
         return data, True
     end = data.rfind(b"\n") + 1
@@ -79,8 +84,12 @@ def sniff(path: Path, sample: bytes, encoding: str = "") -> tuple[Dialect, list[
     try:
         text = sample.decode(encoding)
     except (LookupError, UnicodeDecodeError) as error:
+        known = isinstance(error, UnicodeDecodeError)
         raise InvalidArgument(
-            f"{path} is not written in {encoding}; name its --encoding", field="encoding"
+            f"{path} is not written in {encoding}; name its --encoding"
+            if known
+            else f"--encoding: '{encoding}' is not known; write utf-8, latin-1 or cp1252, for example",
+            field="encoding",
         ) from error
     lines = text.splitlines()
     skipped = 0

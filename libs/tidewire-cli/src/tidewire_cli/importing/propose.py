@@ -65,9 +65,13 @@ def propose(path: Path, options: PlanOptions | None = None) -> ImportPlan:
     """
     options = options or PlanOptions()
     if not path.is_file():
-        raise InvalidArgument(
-            f"{path} is a directory" if path.is_dir() else f"there is no file {path}", field="file"
-        )
+        if path.is_dir():
+            why = f"{path} is a directory; name a file in it"
+        elif path.exists() or str(path) == "-":
+            why = f"{path} is no file that can be read twice; write it to a file first"
+        else:
+            why = f"there is no file {path}"
+        raise InvalidArgument(why, field="file")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in (".parquet", ".pq"):
         columns, dialect = _parquet_columns(path), Dialect()

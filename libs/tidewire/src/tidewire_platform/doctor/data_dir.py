@@ -12,16 +12,23 @@ FLOOR_BYTES: Final = 1 << 30
 """Below this the log refuses readings."""
 LITTLE_BYTES: Final = 5 << 30
 
+_OF_THE_COMMAND = {
+    "device-keys"
+}  # which `tidewire credential create` keeps beside the default data directory
+
 
 def check_data_dir(root: Path) -> list[Finding]:
     """Looks at a data directory and writes nothing into it."""
     subject = str(root)
-    if not root.is_dir():
+    if root.exists() and not root.is_dir():
+        return [wrong(CHECK, subject, "is a file, not a directory", "set TIDEWIRE_DATA_DIR to a directory")]
+    entries = {path.name for path in root.iterdir()} if root.is_dir() else set()
+    if entries <= _OF_THE_COMMAND:
         return [
             warning(
                 CHECK,
                 subject,
-                "does not exist yet",
+                "holds no data yet" if root.is_dir() else "does not exist yet",
                 "start the platform, or set TIDEWIRE_DATA_DIR to its directory",
             )
         ]

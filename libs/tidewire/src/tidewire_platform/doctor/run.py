@@ -96,8 +96,9 @@ def show(findings: list[Finding], out: Output) -> int:
         if finding.remedy:
             out.text(f"\n{finding.check} {finding.subject}: {finding.text}.\n  → {finding.remedy}.")
     if worst[State.WRONG]:
-        verdict = f"{worst[State.WRONG]} of {len(findings)} findings are wrong"
+        verdict = f"{worst[State.WRONG]} of {len(findings)} findings {'is' if worst[State.WRONG] == 1 else 'are'} wrong"
     else:
         verdict = "All is well" if not worst[State.WARNING] else "It works"
-    out.text(f"\n{verdict}; {worst[State.WARNING]} warnings.")
+    warnings = worst[State.WARNING]
+    out.text(f"\n{verdict}; {warnings} warning{'' if warnings == 1 else 's'}.")
     return 1 if worst[State.WRONG] else 0
