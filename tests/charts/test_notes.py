@@ -51,6 +51,8 @@ def test_objects_that_are_named_exist(combination: str, objects: Any) -> None:
     [
         ("default", "exec t-tidewire-0 -- cat /data/keys/admin.token", "get secret"),
         ("distributed", "get secret t-tidewire-keys", "by TLS"),
+        ("distributed", "reach it at grpc://t-tidewire-registry.demo.svc:7001.", "grpcs://"),
+        ("distributed-tls", "reach it at grpcs://t-tidewire-registry.demo.svc:7001 by TLS.", " grpc://"),
         ("distributed-tls", "--keys-secret my-keys", "in the clear"),
         ("distributed-tls", "get secret t-tidewire-tls", "in the clear"),
         ("one-broker", "without networkPolicy.enabled every pod", "by TLS"),

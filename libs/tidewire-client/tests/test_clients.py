@@ -34,6 +34,7 @@ from tidewire_client.connect import is_loopback, split_endpoint, target_of
 from tidewire_client.errors import ResourceExhausted
 from tidewire_client.status import from_status
 from tidewire_client.times import to_duration, to_timestamp, to_unix_us
+from tidewire_client.unreachable import unreachable
 
 
 def test_every_exported_name_is_there():
@@ -140,12 +141,50 @@ async def test_tls_with_a_ca_file(platform, certificate):
         assert [device.name async for device in AsyncAdminClient(connection).list_devices()] == [
             "tenants/demo/devices/d"
         ]
-    async with AsyncConnection(f"grpcs://127.0.0.1:{port}", token="t", retry_seconds=0) as connection:
-        with pytest.raises(Unavailable, match="TLS handshake failed"):
-            await connection.tenant()
+    for endpoint, told in (
+        (f"grpcs://127.0.0.1:{port}", "TLS handshake failed, as no known authority .* TIDEWIRE_CA_FILE"),
+        (f"grpc://127.0.0.1:{port}", rf"ended the connection at once\. .* grpcs://127\.0\.0\.1:{port}"),
+    ):
+        async with AsyncConnection(endpoint, token="t", retry_seconds=0) as connection:
+            with pytest.raises(Unavailable, match=told):
+                await connection.tenant()
     async with AsyncConnection(f"127.0.0.1:{port}", token="t", ca_file="/none.pem") as connection:
         with pytest.raises(InvalidArgument, match=r"CA file /none.pem cannot be read"):
             await connection.tenant()
+
+
+async def test_tls_with_a_server_that_has_none(platform, certificate):
+    *_, path = certificate
+    address = platform.endpoint
+    for endpoint in (f"grpcs://{address}", address):
+        async with AsyncConnection(endpoint, token="t", ca_file=path, retry_seconds=0) as connection:
+            with pytest.raises(Unavailable, match="serves no TLS") as caught:
+                await connection.tenant()
+            assert f"grpc://{address}" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        (
+            "errors resolving none.example:7001: [field:hostname lookup error:address lookup failed]",
+            "not known",
+        ),
+        (
+            "last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: Connection refused",
+            "refused",
+        ),
+        (
+            "Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed.",
+            "name",
+        ),
+        ("CERTIFICATE_VERIFY_FAILED: certificate has expired: OK", "expired"),
+        ("Socket closed", "cannot reach the registry: Socket closed"),
+        ("", "no reason given"),
+    ],
+)
+def test_what_grpc_says_of_connections_becomes_brief(details, told):
+    assert told in str(unreachable("the registry", "127.0.0.1:7001", details))
 
 
 def test_times_need_a_zone():

@@ -21,6 +21,7 @@ from tidewire_client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from tidewire_client.unreachable import unreachable
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -85,25 +86,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str = "", address: str 
     where = f"{service} at {address}" if address else service or "the platform"
     details = error.details() or ""
     if kind is Unavailable:
-        return Unavailable(f"cannot reach {where}: {_brief(details)}")
+        return unreachable(where, address, details)
     if kind is DeadlineExceeded:
         return DeadlineExceeded(f"no answer from {where} in time")
     plain = kind(details or error.code().name)
     plain.from_platform = True
     return plain
-
-
-def _brief(details: str) -> str:
-    """The telling end of gRPC's nested connection messages: `… (111): Connection refused`."""
-    for known in ("Connection refused", "Connection reset", "No route to host", "Name or service not known"):
-        if known in details:
-            return known[0].lower() + known[1:]
-    if "DNS resolution failed" in details or "Could not contact DNS" in details:
-        return "the host name is not known"
-    if "handshake" in details.lower() or "CERTIFICATE_VERIFY_FAILED" in details:
-        if "WRONG_VERSION_NUMBER" in details:
-            return "it does not speak TLS; write grpc://host:port if that is meant"
-        return f"the TLS handshake failed ({details.rsplit(':', 1)[-1].strip() or 'no reason given'})"
-    if "http1.x server" in details:
-        return "it answers, but does not speak gRPC; is it the port of something else?"
-    return details or "no reason given"
