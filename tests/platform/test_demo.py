@@ -12,7 +12,8 @@ from tidewire_client import AsyncConnection, AsyncQueryClient, FileToken
 from tidewire_platform.demo.hints import command_lines
 from tidewire_platform.demo.sources import BUOY, GLUCOSE, load_sources
 from tidewire_platform.specs import SERVICES
-from tidewire_testkit.whole.platform import CommandResult, UpProcess, alive, running, until
+from tidewire_testkit.whole.platform import UpProcess, alive, running, until
+from tidewire_testkit.whole.result import CommandResult
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(180)]
 

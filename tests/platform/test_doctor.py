@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tidewire_testkit.whole.platform import CommandResult, UpProcess, running, until
+from tidewire_testkit.whole.platform import UpProcess, running, until
 from tidewire_testkit.whole.readback import publish, wait_visible
+from tidewire_testkit.whole.result import CommandResult
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(120)]
 

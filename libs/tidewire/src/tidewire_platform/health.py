@@ -68,7 +68,7 @@ class HealthPage:
         if self._stopping:
             return {"drain": "stopping"}
         failures = dict(await self.started())
-        for process, found in await self._ask("/readyz"):
+        for process, _, found in await self._ask("/readyz"):
             if isinstance(found, Silence):
                 failures[process.spec.name] = "does not answer"
             else:
@@ -85,27 +85,29 @@ class HealthPage:
         failures: dict[str, str] = {}
         if self._stopping:
             return failures
-        for process, found in await self._ask("/livez"):
-            name, pid = process.spec.name, process.pid
+        for process, pid, found in await self._ask("/livez"):
+            name = process.spec.name
+            same = pid is not None and pid == process.pid  # whoever was asked has not been replaced meanwhile
             if (why := process.ended()) is not None:
                 failures[name] = why
             elif isinstance(found, Silence):
-                if found is Silence.HANGS and pid is not None and self._answered.get(name) == pid:
+                if found is Silence.HANGS and same and self._answered.get(name) == pid:
                     failures[name] = f"does not answer within {SECONDS:g} s"
             elif found:
                 failures |= {f"{name}/{lifeline}": why for lifeline, why in found.items()}
-            elif pid is not None:
+            elif same and pid is not None:
                 self._answered[name] = pid
         return failures
 
-    async def _ask(self, path: str) -> Sequence[tuple[ServiceProcess, dict[str, str] | Silence]]:
-        """What each service's page says, or how it says nothing."""
+    async def _ask(self, path: str) -> Sequence[tuple[ServiceProcess, int | None, dict[str, str] | Silence]]:
+        """What each service's page says, or how it says nothing; with the process as it was when it was asked."""
         platform = self._platform
         if platform is None:
             return ()
+        pids = [process.pid for process in platform.processes]
         addresses = [platform.endpoints[process.spec.name].metrics_address for process in platform.processes]
         found = await asyncio.gather(*(_page(address, path) for address in addresses))
-        return list(zip(platform.processes, found, strict=True))
+        return list(zip(platform.processes, pids, found, strict=True))
 
 
 async def _page(address: str, path: str) -> dict[str, str] | Silence:

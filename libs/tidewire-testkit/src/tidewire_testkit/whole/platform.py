@@ -26,6 +26,7 @@ from tidewire.registry.v1 import registry_pb2, registry_pb2_grpc, resources_pb2
 from tidewire.storage.v1 import storage_pb2_grpc
 from tidewire_testkit.leash import start_leashed
 from tidewire_testkit.whole.backend import current
+from tidewire_testkit.whole.result import CommandResult
 
 TIDEWIRE = Path(sys.executable).with_name("tidewire")
 START_SECONDS = 45.0
@@ -33,7 +34,7 @@ STOP_SECONDS = 45.0
 
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 3_000),  # the time that one attempt has, for a machine that is busy
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 
@@ -62,20 +63,6 @@ class Endpoint:
     address: str
     metrics_address: str
     pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """How a command ended and what it wrote."""
-
-    status: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        """What it wrote with `--output json`; AssertionError when it failed."""
-        assert self.status == 0, self.err
-        return json.loads(self.out)
 
 
 def alive(pid: int) -> bool:
@@ -232,7 +219,7 @@ class UpProcess:
         """The words that run `tidewire ARGUMENTS`."""
         return [str(TIDEWIRE), *arguments]
 
-    async def command(self, *arguments: str, seconds: float = 60) -> "CommandResult":
+    async def command(self, *arguments: str, seconds: float = 60) -> CommandResult:
         """Runs `tidewire ARGUMENTS` as a user of this platform's contexts would.
 
         `seconds`: the longest that it may take on the embedded backend.
