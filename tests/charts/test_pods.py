@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import pytest
+import yaml
+
+from tidewire_platform.kube.images import images_of
 
 ALLOWED_VOLUMES = {
     "configMap",
@@ -250,6 +254,21 @@ def test_images_are_named_as_the_values_say(render: Callable[..., list[Manifest]
     assert images(render("distributed", change)) == {f"localhost:5000/a/b/{name}:x" for name in packages}
     change = {"image": {"references": {name: f"elsewhere/{name}@sha256:{'0' * 64}" for name in packages}}}
     assert images(render("distributed", change)) == set(change["image"]["references"].values())
+
+
+def test_the_check_of_a_cluster_tries_the_images_that_pods_run(
+    manifests: list[Manifest], combination: str, objects: Any
+) -> None:
+    values = yaml.safe_load((objects.chart / "ci" / f"{combination}-values.yaml").read_text()) or {}
+    chart = yaml.safe_load((objects.chart / "Chart.yaml").read_text())
+    tried = images_of(values, chart["appVersion"])
+    pods = objects.pods(manifests).values()
+
+    assert chart["appVersion"] == version("tidewire")
+    assert set(tried.references) == {one["image"] for pod in pods for one in pod["spec"]["containers"]}
+    for pod in pods:
+        assert [one["name"] for one in pod["spec"].get("imagePullSecrets", ())] == list(tried.pull_secrets)
+        assert {one["imagePullPolicy"] for one in pod["spec"]["containers"]} == {tried.pull_policy}
 
 
 def test_commands_of_pods_exist(manifests: list[Manifest], objects: Any) -> None:

@@ -1,5 +1,7 @@
 """The chart as it is, one pod with one volume: what was published in the cluster is there when the pod has died."""
 
+import json
+
 import pytest
 
 from tidewire_testkit.pods import Namespace, until
@@ -12,6 +14,7 @@ POD = "one-tidewire-0"
 def test_what_was_published_outlives_the_pod_and_the_release(
     namespace: Namespace, chart: str, images: list[str], workstation: Workstation
 ) -> None:
+    _check_before(namespace, images, workstation)
     namespace.helm("install", "one", chart, *images, "--wait", "--timeout", "120s")
     token = namespace.kubectl("exec", POD, "--", "cat", "/data/keys/admin.token").strip()
     client = namespace.client("one-tidewire:7001", token)
@@ -40,6 +43,23 @@ def test_what_was_published_outlives_the_pod_and_the_release(
 
     namespace.helm("install", "one", chart, *images, "--wait", "--timeout", "120s")
     assert client.temperatures("pump") == [21.5, 22.5]
+
+
+def _check_before(namespace: Namespace, images: list[str], workstation: Workstation) -> None:
+    """The node says before the installation whether it gets the images, and the pod that asks it is gone afterwards."""
+    registry = images[-1].partition("=")[2]
+    values = workstation.home / "values.yaml"
+    values.write_text(f"image: {{registry: {registry}}}\n")
+    words = ("k8s", "check", "--namespace", namespace.name, "--values", str(values), "--output", "json")
+    good = json.loads(workstation.tidewire(*words, "--pull"))["findings"]
+    wrong = workstation.run(*words, "--image", "localhost/tidewire/nothing:1")
+    assert [one["state"] for one in good if one["check"] == "image"] == ["ok"]
+    assert wrong.returncode == 1, wrong.stderr
+    (told,) = [one for one in json.loads(wrong.stdout)["findings"] if one["check"] == "image"]
+    assert told["subject"] == "localhost/tidewire/nothing:1"
+    assert "the node cannot get" in told["text"]
+    assert "image.registry" in told["remedy"]
+    until(lambda: not namespace.get("pods")["items"], "no pod is left", 60)
 
 
 def _renewed(namespace: Namespace, before: str) -> bool:

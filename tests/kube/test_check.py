@@ -154,7 +154,7 @@ def test_what_is_broken_after_is_told_with_its_remedy(setting: Setting, storage_
     )
     found = setting.findings()
     assert "no such host" in found["image", "pulling"]["text"]
-    assert "image.pullSecrets" in found["image", "pulling"]["remedy"]
+    assert "nodes reach this registry" in found["image", "pulling"]["remedy"]
     assert "memory" in found["pod", "crashing"]["remedy"]
     assert "0/3 nodes" in found["pod", "unfit"]["text"]
     assert found["pod", "good"]["state"] == "ok"

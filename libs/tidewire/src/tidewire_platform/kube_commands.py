@@ -39,15 +39,30 @@ def check(
             show_default=False,
         ),
     ] = "",
+    pull: Annotated[
+        bool,
+        typer.Option(
+            "--pull",
+            help="Also let a node get the images of the values; starts a pod for that, and deletes it.",
+        ),
+    ] = False,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", help="As --pull, of this image instead; may be repeated.", show_default=False
+        ),
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Look at a cluster before or after an installation; each fault comes with its remedy.
 
     Before: its version, this caller's rights, the storage class, metrics for autoscaling, the kinds that the values ask
-    for, the namespace. After also the release's pods, images, volumes and Jobs. Changes nothing. Ends with 1 when
-    something is wrong (warnings alone are 0), with 3 when the cluster cannot be reached.
+    for, the namespace. After also the release's pods, images, volumes and Jobs. Changes nothing; only --pull and
+    --image start a pod in the namespace for the time of the check, as nodes alone can tell which images they get. Ends
+    with 1 when something is wrong (warnings alone are 0), with 3 when the cluster cannot be reached.
     """
     from tidewire_cli.output import Output
     from tidewire_platform.kube.commands import check_cluster
 
-    run_command(check_cluster(namespace, release, values or [], context, Output(output)))
+    pulled = (image or []) if pull or image else None
+    run_command(check_cluster(namespace, release, values or [], context, Output(output), pulled))

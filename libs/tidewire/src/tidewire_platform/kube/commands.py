@@ -2,21 +2,26 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tidewire_cli.kube.cluster import connect
+from tidewire_cli.kube.cluster import Cluster, connect
 from tidewire_cli.output import Output
 from tidewire_kit.clock import SystemClock
 from tidewire_kit.errors import InvalidArgument
+from tidewire_platform.doctor.finding import Finding
 from tidewire_platform.doctor.run import show
 from tidewire_platform.kube.before import check_before
+from tidewire_platform.kube.images import Images, images_of
 from tidewire_platform.kube.installed import check_installed
 from tidewire_platform.kube.keys import bootstrap_secret
 from tidewire_platform.kube.needs import needs_of
+from tidewire_platform.kube.pulling import check_pulls
 
 
 async def bootstrap_in_secret(name: str, namespace: str, context: str) -> int:
@@ -41,17 +46,38 @@ async def bootstrap_in_secret(name: str, namespace: str, context: str) -> int:
 
 
 async def check_cluster(
-    namespace: str, release: str, values: Sequence[Path], context: str, out: Output
+    namespace: str,
+    release: str,
+    values: Sequence[Path],
+    context: str,
+    out: Output,
+    pull: Sequence[str] | None = None,
 ) -> int:
-    """Looks at a cluster and shows what it found; returns the exit status 0 or 1. Raises TidewireError."""
-    needs = needs_of(_merged(values))
+    """Looks at a cluster and shows what it found; returns the exit status 0 or 1. Raises TidewireError.
+
+    pull: images that a node is to get for it, none: those that the values name; None: nothing is pulled.
+    """
+    merged = _merged(values)
     cluster = await asyncio.to_thread(connect, context, namespace)
     try:
-        before = await asyncio.to_thread(check_before, cluster, needs)
+        before = await asyncio.to_thread(check_before, cluster, needs_of(merged))
+        pulled = [] if pull is None else await _pulled(cluster, images_of(merged, version("tidewire"), pull))
         installed = await asyncio.to_thread(check_installed, cluster, release)
     finally:
         cluster.close()
-    return show([*before, *installed], out)
+    return show([*before, *pulled, *installed], out)
+
+
+async def _pulled(cluster: Cluster, images: Images) -> list[Finding]:
+    """As `check_pulls`; a user who does not want to wait does not leave the pod behind."""
+    stop = threading.Event()
+    checking = asyncio.ensure_future(asyncio.to_thread(check_pulls, cluster, images, stop))
+    try:
+        return await asyncio.shield(checking)
+    except asyncio.CancelledError:
+        stop.set()
+        await checking
+        raise
 
 
 def _merged(files: Sequence[Path]) -> Mapping[str, Any]:

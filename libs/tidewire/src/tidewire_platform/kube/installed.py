@@ -6,8 +6,8 @@ from typing import Any, Final
 from tidewire_cli.kube.cluster import Cluster, ask
 from tidewire_client.errors import PermissionDenied
 from tidewire_platform.doctor.finding import Finding, ok, warning, wrong
+from tidewire_platform.kube.images import PULL_FAILURES, cannot_pull
 
-_IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
 _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 Object = Mapping[str, Any]
@@ -131,14 +131,8 @@ def _container(pod: str, container: Object) -> Finding | None:
     if not waiting:
         return None
     reason, message = str(waiting.get("reason", "")), str(waiting.get("message", "")).strip()
-    if reason in _IMAGE:
-        return wrong(
-            "image",
-            pod,
-            f"the node cannot get {container.get('image', 'its image')}: {message or reason}",
-            "correct image.registry, image.repository and image.tag, name a Secret in image.pullSecrets, or load the "
-            "image into the nodes (`make kind-load`)",
-        )
+    if reason in PULL_FAILURES:
+        return cannot_pull(pod, str(container.get("image", "its image")), reason, message)
     if reason in _CONFIG:
         return wrong(
             "pod",

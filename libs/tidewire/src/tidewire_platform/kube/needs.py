@@ -49,29 +49,36 @@ _OPTIONS: Final = (
 
 def needs_of(values: Mapping[str, Any]) -> Needs:
     """Reads values as Helm does; what is absent is as the chart has it."""
-    distributed = _at(values, "backend", "embedded") == "distributed"
+    distributed = value_at(values, "backend", "embedded") == "distributed"
     kinds = [*_ALWAYS, *(_DISTRIBUTED if distributed else _EMBEDDED)]
     metrics = False
-    if _at(values, "networkPolicy.enabled", True):
+    if value_at(values, "networkPolicy.enabled", True):
         kinds.append(Kind("networking.k8s.io", "networkpolicies"))
     if distributed:
-        if not _at(values, "auth.existingSecret", "") and _at(values, "auth.bootstrap.enabled", True):
+        if not value_at(values, "auth.existingSecret", "") and value_at(
+            values, "auth.bootstrap.enabled", True
+        ):
             kinds += _BOOTSTRAP
-        if any(_at(values, f"{service}.pdb.enabled", True) for service in _SERVICES):
+        if any(value_at(values, f"{service}.pdb.enabled", True) for service in _SERVICES):
             kinds.append(Kind("policy", "poddisruptionbudgets"))
-        scaled = [service for service in _SERVICES if _at(values, f"{service}.autoscaling.enabled", True)]
-        by_keda = [service for service in scaled if _at(values, f"{service}.autoscaling.keda.enabled", False)]
+        scaled = [
+            service for service in _SERVICES if value_at(values, f"{service}.autoscaling.enabled", True)
+        ]
+        by_keda = [
+            service for service in scaled if value_at(values, f"{service}.autoscaling.keda.enabled", False)
+        ]
         if by_keda:
             kinds.append(Kind("keda.sh", "scaledobjects", "KEDA", f"{by_keda[0]}.autoscaling.keda.enabled"))
         if len(by_keda) < len(scaled):
             metrics = True
             kinds.append(Kind("autoscaling", "horizontalpodautoscalers"))
-    kinds += [kind for kind in _OPTIONS if _at(values, kind.option, False)]
-    volume = not distributed and not _at(values, "embedded.persistence.existingClaim", "")
-    return Needs(kinds, volume, str(_at(values, "embedded.persistence.storageClass", "") or ""), metrics)
+    kinds += [kind for kind in _OPTIONS if value_at(values, kind.option, False)]
+    volume = not distributed and not value_at(values, "embedded.persistence.existingClaim", "")
+    return Needs(kinds, volume, str(value_at(values, "embedded.persistence.storageClass", "") or ""), metrics)
 
 
-def _at(values: Mapping[str, Any], path: str, otherwise: object) -> Any:
+def value_at(values: Mapping[str, Any], path: str, otherwise: object) -> Any:
+    """The value at a path such as `image.tag`; `otherwise` where it is absent or null."""
     found: Any = values
     for name in path.split("."):
         if not isinstance(found, Mapping) or found.get(name) is None:
