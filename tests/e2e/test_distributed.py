@@ -115,6 +115,7 @@ def client(release: Release) -> Client:
 def test_what_was_published_outlives_every_pod(release: Release, client: Client) -> None:
     client.publish("pump", 21.5)
     until(lambda: client.temperatures("pump") == [21.5], "the reading is visible", 60)
+    release.namespace.helm("test", RELEASE, "--timeout", "180s")
     for service in SERVICES:
         (pod,) = release.namespace.ready_pods(service)
         release.namespace.kubectl("delete", "pod", pod["metadata"]["name"], "--wait")

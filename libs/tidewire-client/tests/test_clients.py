@@ -179,6 +179,11 @@ async def test_tls_with_a_server_that_has_none(platform, certificate):
             "name",
         ),
         ("CERTIFICATE_VERIFY_FAILED: certificate has expired: OK", "expired"),
+        (
+            "connections to all backends failing; last error: UNAVAILABLE: ipv4:127.0.0.1:1: Connection reset by peer",
+            "grpcs://127.0.0.1:7001",
+        ),
+        ("recvmsg: Connection reset by peer", "cannot reach the registry: connection reset"),
         ("Socket closed", "cannot reach the registry: Socket closed"),
         ("", "no reason given"),
     ],

@@ -7,7 +7,9 @@ from tidewire_client.errors import Unavailable
 
 _BRIEF = ("Connection refused", "Connection reset", "No route to host", "Name or service not known")
 _UNKNOWN_NAME = ("DNS resolution failed", "Could not contact DNS", "errors resolving")
-_NO_CONNECTION = "connections to all backends failing"
+_NO_CONNECTION = ("connections to all backends failing", "failed to connect to all addresses")
+_ENDED = ("Socket closed", "Connection reset", "Broken pipe")
+"""What becomes of a connection in the clear that a server of TLS ends; which of them is a matter of timing."""
 
 
 def unreachable(where: str, address: str, details: str) -> Unavailable:
@@ -24,7 +26,7 @@ def _mismatch(details: str, address: str) -> tuple[str, str] | None:
     place = address or "HOST:PORT"
     if "WRONG_VERSION_NUMBER" in details:
         return "it serves no TLS", f"Write the endpoint with grpc://, as in grpc://{place}."
-    if details.startswith(_NO_CONNECTION) and details.endswith("Socket closed"):
+    if details.startswith(_NO_CONNECTION) and any(ended in details for ended in _ENDED):
         return (
             "it ended the connection at once",
             f"If it serves TLS, write the endpoint with grpcs://, as in grpcs://{place}.",
