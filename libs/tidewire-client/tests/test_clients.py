@@ -167,6 +167,10 @@ async def test_tls_with_a_server_that_has_none(platform, certificate):
     ("details", "told"),
     [
         (
+            "last error: UNAVAILABLE: Failed parsing HTTP/2 (Trying to connect an http1.x server (HTTP status 405))",
+            "does not speak gRPC",
+        ),
+        (
             "errors resolving none.example:7001: [field:hostname lookup error:address lookup failed]",
             "not known",
         ),

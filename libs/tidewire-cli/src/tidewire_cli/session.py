@@ -340,7 +340,7 @@ def run(session: Session, work: Callable[[Session], Awaitable[None]]) -> int:
 _REMEDIES = {
     **dict.fromkeys(
         ("TOKEN_EXPIRED", "TOKEN_MALFORMED", "TOKEN_CLAIMS", "TOKEN_UNKNOWN_KEY", "TOKEN_BAD_SIGNATURE"),
-        "Make a new one: tidewire token create.",
+        "An administrator makes one: tidewire token create.",
     ),
     "TENANT_BLOCKED": "A platform administrator can end the block: tidewire tenant unblock.",
     "DEVICE_BLOCKED": "End the block with: tidewire device unblock.",

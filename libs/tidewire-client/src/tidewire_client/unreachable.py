@@ -22,7 +22,7 @@ def unreachable(where: str, address: str, details: str) -> Unavailable:
 
 
 def _mismatch(details: str, address: str) -> tuple[str, str] | None:
-    """What is wrong and what to do when there is a server, and it and we do not agree on TLS."""
+    """What is wrong and what to do when there is a server, and it and we do not agree on gRPC or TLS."""
     place = address or "HOST:PORT"
     if "WRONG_VERSION_NUMBER" in details:
         return "it serves no TLS", f"Write the endpoint with grpc://, as in grpc://{place}."
@@ -31,6 +31,8 @@ def _mismatch(details: str, address: str) -> tuple[str, str] | None:
             "it ended the connection at once",
             f"If it serves TLS, write the endpoint with grpcs://, as in grpcs://{place}.",
         )
+    if "http1.x server" in details:
+        return "it does not speak gRPC", "Look whether the port is another one's: that of metrics, say."
     if "certificate has expired" in details:
         return "the TLS handshake failed, as its certificate has expired", "Renew the certificate."
     if "CERTIFICATE_VERIFY_FAILED" in details:
