@@ -29,6 +29,8 @@ _REFUSALS = frozenset(
     }
 )
 """Reasons by which what is there says no; the other failures are of our own doing."""
+_UNREACHED = frozenset({"STORE_UNRESOLVABLE"})
+"""Reasons by which nobody was asked at all."""
 
 admin = typer.Typer(help="Set up a platform: keys and first tokens.", no_args_is_help=True)
 
@@ -248,7 +250,7 @@ def _report(error: Exception) -> int:
         return exit_code_of(error)
     if isinstance(error, InvalidArgument):
         return USAGE
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable) or error.reason in _UNREACHED:
         return UNREACHABLE
     if isinstance(error, FailedPrecondition) and error.reason in _REFUSALS:
         return REFUSED
