@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 SERVICES = ("registry", "ingestion", "storage")
 
 Manifest = dict[str, Any]
@@ -198,6 +200,18 @@ def test_a_certificate_covers_every_name_that_is_told_to_clients(
     none = {"tls": {"certManager": {"ipAddresses": []}}}
     (without,) = objects.kinds(render("distributed-tls", none), "Certificate")
     assert "ipAddresses" not in without["spec"]
+
+
+@pytest.mark.parametrize("combination_", ["default", "embedded-full", "distributed", "distributed-tls"])
+def test_a_pod_that_calls_itself_is_known_before_it_is_ready_and_no_other(
+    render: Callable[..., list[Manifest]], objects: Any, combination_: str
+) -> None:
+    """On the embedded backend services call one another by the pod's name; elsewhere callers see what is ready."""
+    services = objects.kinds(render(combination_), "Service")
+    embedded = combination_ in ("default", "embedded-full")
+
+    assert [service["spec"]["clusterIP"] for service in services] == ["None"] * (1 if embedded else 3)
+    assert {service["spec"].get("publishNotReadyAddresses", False) for service in services} == {embedded}
 
 
 def test_the_volume_outlives_the_release(render: Callable[..., list[Manifest]], objects: Any) -> None:
