@@ -148,8 +148,7 @@ def demo(
     """
     import os
 
-    from rich.console import Console
-
+    from tidewire_platform.demo.console import DemoConsole
     from tidewire_platform.demo.run import DemoOptions, run_demo
     from tidewire_platform.misspelt import warn_of_misspelt
     from tidewire_platform.specs import PlatformOptions
@@ -159,9 +158,7 @@ def demo(
     data_dir = data_dir or Path(".tidewire")
     warn_of_misspelt(os.environ)
     platform = PlatformOptions(data_dir=data_dir.expanduser().absolute(), free_ports=free_ports)
-    run_command(
-        run_demo(DemoOptions(platform, seconds, temporary, keep_times=keep_times), Console(soft_wrap=True))
-    )
+    run_command(run_demo(DemoOptions(platform, seconds, temporary, keep_times=keep_times), DemoConsole()))
 
 
 def doctor(data_dir: DataDirOption = None, output: OutputOption = Format.TABLE) -> None:

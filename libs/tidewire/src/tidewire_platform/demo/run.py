@@ -23,6 +23,7 @@ from tidewire_kit.endpoints import read_endpoints
 from tidewire_kit.errors import FailedPrecondition, Unavailable
 from tidewire_kit.settings import CommonSettings, load
 from tidewire_platform.demo.check import Verdict, check, stored_so_far
+from tidewire_platform.demo.console import DemoConsole
 from tidewire_platform.demo.hints import next_commands
 from tidewire_platform.demo.publishing import REPLAY_SPEED, DemoPublisher
 from tidewire_platform.demo.setup import TENANT, DemoAccess, prepare
@@ -54,10 +55,11 @@ class DemoOptions:
     """Real readings keep their own times instead of ending now."""
 
 
-async def run_demo(options: DemoOptions, console: Console) -> int:
+async def run_demo(options: DemoOptions, console: DemoConsole) -> int:
     """Runs the demo and returns the exit status: 0, or 1 when a promise was broken. Raises TidewireError."""
     stop = asyncio.Event()
     stop_at_signals(stop)
+    console.gone = stop.set
     if not options.temporary:
         return await _run_in(options, console, stop)
     with tempfile.TemporaryDirectory(prefix="tidewire-demo-") as directory:
