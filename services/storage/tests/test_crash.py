@@ -50,13 +50,16 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
 
     publishing = asyncio.create_task(publish())
 
-    async def some_stored() -> bool:
-        return sum((await rig.store.progress_offsets(_incarnation(rig))).values()) > 0
+    async def some_stored() -> (
+        bool
+    ):  # of every partition, so that each has an epoch that a dead process began
+        offsets = await rig.store.progress_offsets(_incarnation(rig))
+        return all(offsets.get(rig.partition(device), 0) > 0 for device in devices)
 
     for number in range(KILLS):
         process = await asyncio.to_thread(_start, rig)
         if number == 0:
-            await until(some_stored, seconds=60, message="the first process stores something")
+            await until(some_stored, seconds=60, message="the first process stores something everywhere")
         else:
             await asyncio.sleep(rng.uniform(0.02, 0.3))
         process.kill()
