@@ -50,16 +50,16 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
 
     publishing = asyncio.create_task(publish())
 
-    async def some_stored() -> (
-        bool
-    ):  # of every partition, so that each has an epoch that a dead process began
-        offsets = await rig.store.progress_offsets(_incarnation(rig))
-        return all(offsets.get(rig.partition(device), 0) > 0 for device in devices)
+    places = {TopicPartitionKey(_incarnation(rig), rig.partition(device)) for device in devices}
+
+    async def every_partition_cut() -> bool:
+        epochs = [await rig.store.epochs(place) for place in places]
+        return all(len(of_place) > 1 for of_place in epochs)
 
     for number in range(KILLS):
         process = await asyncio.to_thread(_start, rig)
         if number == 0:
-            await until(some_stored, seconds=60, message="the first process stores something everywhere")
+            await until(every_partition_cut, seconds=60, message="the first process ends an epoch everywhere")
         else:
             await asyncio.sleep(rng.uniform(0.02, 0.3))
         process.kill()
@@ -87,8 +87,8 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
         return {(entry.device_id, entry.metric): entry.last_us for entry in entries} == last_times
 
     await until(latest_known, seconds=30, message="every series knows its last reading")
-    for partition in {rig.partition(device) for device in devices}:
-        *cut, _ = await rig.store.epochs(TopicPartitionKey(_incarnation(rig), partition))
+    for place in places:
+        *cut, _ = await rig.store.epochs(place)
         assert cut
         assert all(epoch.complete for epoch in cut)
 
