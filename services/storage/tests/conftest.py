@@ -22,11 +22,13 @@ from tidewire_kit.owner import OwnerSettings, PartitionOwner
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
+from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.housekeeping import Housekeeping
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.consumer import telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_testkit.directory import TestDevice, TestTenant, World
@@ -89,18 +91,22 @@ class Rig:
         self.ingest = IngestReadings(self.store, self.clock, incarnation, self.limits)
         self.owner = telemetry_owner(self.log, self.clock, self.ingest, FAST_OWNER)
         names = Names(self.world.directory)
-        self.read_series = ReadSeries(self.store, names, incarnation)
-        self.aggregate = Aggregate(self.store, names, incarnation)
+        directories = Directories(self.store)
+        self.read_series = ReadSeries(self.store, directories, names, incarnation)
+        self.aggregate = Aggregate(self.store, directories, names, incarnation)
         self.series = SeriesDirectory(self.store, names)
         self.accounts = Accounts(
             self.store, self.log, self.clock, topics.TELEMETRY, lambda: self.ingest.in_flight_readings
         )
+        self.sealing = SealEpochs(self.store, lambda: self.ingest.places, lambda: self.ingest.buried)
         self.housekeeping = Housekeeping(
             self.store,
             self.ingest,
+            self.sealing,
             self.world.directory,
             self.clock,
             self.accounts,
+            seal_seconds=3600,
             purge_seconds=3600,
             expire_seconds=3600,
             recount_seconds=3600,

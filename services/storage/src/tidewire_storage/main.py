@@ -15,12 +15,14 @@ from tidewire_storage.access import ACCESS
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
+from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.gather import EpochLimits
 from tidewire_storage.application.housekeeping import Housekeeping
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.consumer import GROUP, telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.grpc_api import StorageServicer
@@ -47,12 +49,15 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     metrics.watch_owner(owner.stats, ctx.metrics)
     lag = LagWatch(ctx.log, ctx.clock.now_us, GROUP, topics.TELEMETRY, ctx.metrics)
     accounts = Accounts(store, ctx.log, ctx.clock, topics.TELEMETRY, lambda: ingest.in_flight_readings)
+    sealing = SealEpochs(store, lambda: ingest.places, lambda: ingest.buried, metrics.sealed)
     housekeeping = Housekeeping(
         store,
         ingest,
+        sealing,
         ctx.directory,
         ctx.clock,
         accounts,
+        seal_seconds=settings.seal_seconds,
         purge_seconds=settings.purge_seconds,
         expire_seconds=settings.expire_seconds,
         recount_seconds=settings.recount_seconds,
@@ -60,12 +65,13 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         on_removed=metrics.removed,
     )
     names = Names(ctx.directory)
+    directories = Directories(store)
     servicer = StorageServicer(
         ctx.directory,
         names,
         SeriesDirectory(store, names),
-        ReadSeries(store, names, incarnation),
-        Aggregate(store, names, incarnation),
+        ReadSeries(store, directories, names, incarnation),
+        Aggregate(store, directories, names, incarnation),
         accounts,
     )
     descriptor = storage_pb2.DESCRIPTOR.services_by_name["StorageService"]

@@ -14,6 +14,7 @@ from tidewire_kit.directory import Directory
 from tidewire_kit.ids import uid_hex
 from tidewire_kit.owner import OwnerStats
 from tidewire_storage.application.ingest import FlushReport
+from tidewire_storage.application.seal import SealReport
 
 VISIBLE_BUCKETS_SECONDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0)
 _TENANTS = 200
@@ -88,6 +89,12 @@ class StorageMetrics:
         )
         self._blocks = Counter("tidewire_storage_blocks", "Blocks written.", registry=registry)
         self._bytes = Counter("tidewire_storage_block_bytes", "Bytes of blocks written.", registry=registry)
+        self._sealed = Counter(
+            "tidewire_storage_sealed_readings", "Readings written in sealed blocks.", registry=registry
+        )
+        self._sealed_bytes = Counter(
+            "tidewire_storage_sealed_bytes", "Bytes of sealed blocks written.", registry=registry
+        )
         self._flush = Histogram(
             "tidewire_storage_flush_seconds",
             "Time from the beginning of a flush until it is durable.",
@@ -125,6 +132,11 @@ class StorageMetrics:
         if encoded.received_us:
             age = (self._clock.now_us() - np.concatenate(encoded.received_us)) / 1e6
             self._visible.observe(age, np.concatenate(encoded.received_readings))
+
+    def sealed(self, report: SealReport) -> None:
+        """An epoch was sealed."""
+        self._sealed.inc(report.readings)
+        self._sealed_bytes.inc(report.sealed_bytes)
 
     def recounted(self, difference: int) -> None:
         """The ledger was counted again."""

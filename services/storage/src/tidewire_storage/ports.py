@@ -1,6 +1,7 @@
 """What storage needs from the world: a place for blocks and for what is known of them.
 
-Three roles of one store, because their callers differ: the ingest path writes, queries read, upkeep removes. The tenant
+Four roles of one store, because their callers differ: the ingest path writes, queries read, sealing replaces, upkeep
+removes. The tenant
 is the first argument of whatever concerns one tenant. Methods are called on the process's loop and do not block it.
 `tests/contract` says in tests what this module says in words; the embedded and the Cassandra adapter pass it.
 
@@ -10,7 +11,8 @@ Guarantees
   of several partitions some may have been stored and others not (docs/adr/0011-a-flush-is-atomic-per-partition.md).
 - What a `commit` that returned has written is seen by every `find`, `series` and `ledger` that begins later, in any
   process of the platform.
-- Blocks do not change; upkeep may replace one by a smaller one of the same key (deleted devices).
+- Blocks do not change; upkeep may replace one by a smaller one of the same key (deleted devices), sealing those of an
+  epoch by others. Either happens at once for every `find`; bytes of what was replaced may be gone a moment later.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -113,7 +115,10 @@ class BlockWriter(Protocol):
         """Blocks of all tenants in a partition that end after `offset`, for rebuilding series states."""
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
-        """The bytes of blocks, in order; None: expired or purged since found. Raises BlockDamaged, Unavailable."""
+        """The bytes of blocks, in order; None: expired, purged or replaced since found.
+
+        Raises BlockDamaged, Unavailable.
+        """
 
     async def cut_requested(self) -> int:
         """Number of the last request to cut all epochs; 0: there was none."""
@@ -123,6 +128,15 @@ class BlockWriter(Protocol):
 
     async def note_cut(self, request: int, places: Mapping[TopicPartitionKey, bool]) -> None:
         """Says that a request was followed in these places; the value says whether there was anything to cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class RangesOf:
+    """Parts of a block that are wanted."""
+
+    block: StoredBlock
+    ranges: Sequence[tuple[int, int]]
+    """(position in the block, bytes)."""
 
 
 class BlockReader(Protocol):
@@ -145,6 +159,12 @@ class BlockReader(Protocol):
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """As in BlockWriter."""
+
+    async def read_ranges(self, asked: Sequence["RangesOf"]) -> list[list[bytes] | None]:
+        """Parts of blocks, in order; None: as in `read`. Raises BlockDamaged, Unavailable."""
+
+    async def seals(self, place: TopicPartitionKey) -> int:
+        """Another number after every seal of the partition: pages of one `find` belong together if it is the same."""
 
     async def series(self, tenant: TenantId, device_uids: Sequence[bytes]) -> list[SeriesStates]:
         """States of these devices (those that have any), one item per metric set."""
@@ -171,6 +191,40 @@ class BlockReader(Protocol):
         """As in BlockWriter."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What sealing does to an epoch."""
+
+    place: TopicPartitionKey
+    epoch: int
+    replaced: tuple[StoredBlock, ...]
+    """All blocks of the epoch, as they were found."""
+    blocks: tuple[Block, ...]
+    """What takes their place: at most one a tenant."""
+    ledger: Ledger
+    """Changes of what is counted: collapsed readings are duplicates instead of stored, dropped ones are purged."""
+
+
+class Sealing(Protocol):
+    """The store as sealing sees it."""
+
+    async def unsealed(self, place: TopicPartitionKey) -> list[EpochCoverage]:
+        """Epochs of a partition that are complete and not sealed, rising; perhaps not all of them at once."""
+
+    async def blocks_of_epoch(self, place: TopicPartitionKey, epoch: int) -> list[StoredBlock]:
+        """Blocks of all tenants in an epoch."""
+
+    async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
+        """As in BlockWriter."""
+
+    async def seal(self, seal: Seal) -> bool:
+        """Replaces the epoch's blocks at once, and marks it sealed; what was replaced is found no more.
+
+        False, and nothing has changed, when the epoch's blocks are not (any more) those of the seal, or it is sealed
+        already. Raises StoreFull (nothing was written), Unavailable (unknown; ask `unsealed`).
+        """
+
+
 class Upkeep(Protocol):
     """The store as retention and deletion see it. All idempotent."""
 
@@ -191,8 +245,8 @@ class Upkeep(Protocol):
         """
 
 
-class Store(BlockWriter, BlockReader, Upkeep, Protocol):
-    """All three roles, as `main` gives them out."""
+class Store(BlockWriter, BlockReader, Sealing, Upkeep, Protocol):
+    """All four roles, as `main` gives them out."""
 
     async def open(self) -> None:
         """Before anything else. Raises FailedPrecondition, saying what to do, and Unavailable."""

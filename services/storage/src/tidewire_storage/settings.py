@@ -39,8 +39,8 @@ class Settings:
     epoch_seconds: int = setting(3600, minimum=1, maximum=3600)
     """Log time after which an epoch ends, in seconds; a divisor of 3600, so that no epoch spans two hours."""
 
-    epoch_bytes: int = setting(256 << 20, minimum=1 << 10)
-    """Gathered bytes after which an epoch ends, if that is sooner."""
+    epoch_bytes: int = setting(64 << 20, minimum=1 << 10)
+    """Gathered bytes after which an epoch ends, if that is sooner. Sealing it takes three times as much memory."""
 
     file_bytes: int = setting(256 << 20, minimum=1 << 10)
     """Size after which a new block file is begun. Deleting and expiring rewrite or remove whole files."""
@@ -48,6 +48,9 @@ class Settings:
     min_free_bytes: int = setting(256 << 20, minimum=0)
     """Below this much free disk nothing is stored until there is more. The log stops at more than this, so that what
     it acknowledged can still be stored."""
+
+    seal_seconds: float = setting(5.0, minimum=0.05, maximum=3600)
+    """Time between two looks for epochs that have ended and can be sealed, in seconds."""
 
     purge_seconds: float = setting(2.0, minimum=0.05, maximum=3600)
     """Time between two looks for deleted tenants and devices, in seconds."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.ids import TenantId
+from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, sweep
 from tidewire_storage.domain.aggregates import Function, Partials, merge_partials, partials_of
@@ -36,8 +37,11 @@ class AggregatedSeries:
 class Aggregate:
     """The use case."""
 
-    def __init__(self, store: BlockReader, names: Names, incarnation: bytes) -> None:
+    def __init__(
+        self, store: BlockReader, directories: Directories, names: Names, incarnation: bytes
+    ) -> None:
         self._store = store
+        self._directories = directories
         self._names = names
         self._incarnation = incarnation
 
@@ -70,7 +74,7 @@ class Aggregate:
             place = TopicPartitionKey(self._incarnation, partition)
             numbers = np.array([number for number, _ in devices], np.int32)
             wanted = Wanted([uid for _, uid in devices])
-            async for rows in sweep(self._store, tenant, place, wanted, names, start, end):
+            async for rows in sweep(self._store, self._directories, tenant, place, wanted, names, start, end):
                 await asyncio.to_thread(tally.add, rows, numbers)
         return await asyncio.to_thread(tally.series, device_ids, functions)
 

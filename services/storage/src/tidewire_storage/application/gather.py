@@ -26,7 +26,7 @@ class EpochLimits:
 
     span_us: int = HOUR_US
     """Log time; a whole fraction of an hour, so that an epoch, and with it a block, lies within one hour."""
-    gathered_bytes: int = 256 << 20
+    gathered_bytes: int = 64 << 20
 
 
 @dataclass(slots=True)

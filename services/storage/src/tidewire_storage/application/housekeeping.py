@@ -1,4 +1,7 @@
-"""Housekeeping: what retention and deletion remove, and the ledger's regular recount; beside ingest and queries."""
+"""Housekeeping: sealing, what retention and deletion remove, and the ledger's regular recount.
+
+Runs beside ingest and queries.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,22 +13,25 @@ from tidewire_kit.lasting import ended
 from tidewire_kit.observability.logs import get_logger
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.ingest import IngestReadings
+from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.ports import Upkeep
 
 logger = get_logger(__name__)
 
 
 class Housekeeping:
-    """Three loops; each round is idempotent, and one that fails is logged and tried again at the next."""
+    """Four loops; each round is idempotent, and one that fails is logged and tried again at the next."""
 
     def __init__(
         self,
         store: Upkeep,
         ingest: IngestReadings,
+        sealing: SealEpochs,
         directory: Directory,
         clock: Clock,
         accounts: Accounts,
         *,
+        seal_seconds: float,
         purge_seconds: float,
         expire_seconds: float,
         recount_seconds: float,
@@ -34,10 +40,12 @@ class Housekeeping:
     ) -> None:
         self._store = store
         self._ingest = ingest
+        self._sealing = sealing
         self._directory = directory
         self._clock = clock
         self._accounts = accounts
         self._rounds: list[tuple[str, float, Callable[[], Awaitable[None]]]] = [
+            ("seal", seal_seconds, self.seal),
             ("purge", purge_seconds, self.purge),
             ("expire", expire_seconds, self.expire),
             ("recount", recount_seconds, self.recount),
@@ -96,13 +104,18 @@ class Housekeeping:
         for tenant in {tenant for tenant, _ in devices}:
             uids = frozenset(uid for owner, uid in devices if owner == tenant)
             of_tenant[tenant] = of_tenant.get(tenant, frozenset()) | uids
-        new = await self._ingest.bury(
-            self._tenants | tenants, of_tenant, lambda: self._store.bury(tenants, devices)
-        )
+        async with self._sealing.lock:
+            new = await self._ingest.bury(
+                self._tenants | tenants, of_tenant, lambda: self._store.bury(tenants, devices)
+            )
         self._tenants |= tenants
         self._devices = of_tenant
         self._swept = False  # also when another process noted them first: each cleans its own files
         logger.info("purge_begins", tombstones=len(tenants) + len(devices), new=new)
+
+    async def seal(self) -> None:
+        """Seals what has ended."""
+        await self._sealing.round()
 
     async def expire(self) -> None:
         """Removes blocks that are wholly older than their tenant's retention."""

@@ -97,6 +97,16 @@ class IngestReadings:
         """Readings taken from the log and not yet stored."""
         return self._gather.readings + self._in_flight_readings
 
+    @property
+    def places(self) -> Collection[TopicPartitionKey]:
+        """The partitions that this process owns."""
+        return self._gather.partitions.values()
+
+    @property
+    def buried(self) -> Buried:
+        """What is not to be stored any more."""
+        return self._buried
+
     # Processor
 
     async def load(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Progress]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.application import page_token
+from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, sweep
 from tidewire_storage.domain.blocks import TopicPartitionKey
@@ -34,8 +35,11 @@ class SeriesPart:
 class ReadSeries:
     """The use case."""
 
-    def __init__(self, store: BlockReader, names: Names, incarnation: bytes) -> None:
+    def __init__(
+        self, store: BlockReader, directories: Directories, names: Names, incarnation: bytes
+    ) -> None:
         self._store = store
+        self._directories = directories
         self._names = names
         self._incarnation = incarnation
 
@@ -63,7 +67,14 @@ class ReadSeries:
         left = max_rows
         held: SeriesPart | None = None
         async for rows in sweep(
-            self._store, tenant, place, wanted, tuple(dict.fromkeys(metrics)) or None, begin, end
+            self._store,
+            self._directories,
+            tenant,
+            place,
+            wanted,
+            tuple(dict.fromkeys(metrics)) or None,
+            begin,
+            end,
         ):
             for piece in _pieces(rows):
                 if held is not None and max_rows and left == 0:

@@ -5,17 +5,21 @@ that memory holds the overlap of blocks, not the whole answer.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidewire_kit.ids import TenantId
-from tidewire_storage.domain.block_format import TableReader, read_block
-from tidewire_storage.domain.blocks import TopicPartitionKey
+from tidewire_storage.application.directories import Directories
+from tidewire_storage.domain.block_format import read_block
+from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
 from tidewire_storage.domain.collapse import Collapsed, Part, collapse, split
+from tidewire_storage.domain.columns import TableReader
 from tidewire_storage.domain.rows import ROW_BITS
-from tidewire_storage.ports import BlockReader
+from tidewire_storage.domain.sealed_format import Directory, SealedTable
+from tidewire_storage.ports import BlockReader, RangesOf
 
 MIN_US = -(1 << 62)
 MAX_US = 1 << 62
@@ -54,6 +58,7 @@ class Wanted:
 
 async def sweep(
     store: BlockReader,
+    directories: Directories,
     tenant: TenantId,
     place: TopicPartitionKey,
     wanted: Wanted,
@@ -64,46 +69,107 @@ async def sweep(
     """Yields rows with times in [start_us, end_us): all of one item are later than all of the items before.
 
     Within an item rows are by device and time. `metrics` None: those that are there, in order of name; the columns of
-    two items may then differ.
+    two items may then differ. Where sealing replaces blocks meanwhile, it goes on with what has taken their place.
     """
+    question = _Question(wanted, metrics, end_us)
     waiting: list[Part] = []
+    missed: set[object] = set()
     step = _FIRST_BLOCKS
+    seals = await store.seals(place)
     ahead = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS)
     more = len(ahead) == _PAGE_BLOCKS
     while ahead:
         some, ahead = ahead[:step], ahead[step:]
         step = _BLOCKS_AT_ONCE
+        readers: list[_Opened] = []
+        again = False
         if more and not ahead:
             ahead = await store.find(tenant, place, start_us, end_us, after=some[-1], limit=_PAGE_BLOCKS)
             more = len(ahead) == _PAGE_BLOCKS
-        data = await store.read(some)
+            again = await store.seals(place) != seals  # then this page may not belong to those before
+        if not again:
+            readers, gone = await _open(store, directories, some, question, start_us)
+            again = not gone <= missed
+            missed |= gone
+        if again:  # everything before `start_us` is out already
+            seals = await store.seals(place)
+            ahead = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS)
+            more = len(ahead) == _PAGE_BLOCKS
+            waiting = []
+            continue
         horizon = ahead[0].facts.min_time_us if ahead else MAX_US
-        rows, waiting = await asyncio.to_thread(
-            _work, data, wanted, metrics, start_us, end_us, waiting, horizon
-        )
+        rows, waiting = await asyncio.to_thread(_work, readers, question, start_us, waiting, horizon)
         if len(rows):
             yield rows
+        start_us = max(start_us, min(horizon, end_us))
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    wanted: Wanted
+    metrics: tuple[str, ...] | None
+    end_us: int
+
+
+_Opened = tuple[int, TableReader]
+"""First offset of its block, and a table of it."""
+
+
+async def _open(
+    store: BlockReader,
+    directories: Directories,
+    blocks: Sequence[StoredBlock],
+    question: _Question,
+    start_us: int,
+) -> tuple[list[_Opened], set[object]]:
+    """Tables of the blocks, of sealed ones the pages that matter; and the tokens of blocks that are gone."""
+    whole = [block for block in blocks if not block.head_bytes]
+    sealed = [block for block in blocks if block.head_bytes]
+    opened: list[_Opened] = []
+    gone: set[object] = set()
+    for block, raw in zip(whole, await store.read(whole) if whole else (), strict=True):
+        if raw is None:
+            gone.add(block.token)
+        else:
+            opened += [(block.key.first_offset, reader) for reader in read_block(raw)[1]]
+    pages: list[tuple[StoredBlock, list[tuple[SealedTable, int]]]] = []
+    for block, directory in zip(sealed, await directories.of(sealed), strict=True):
+        if directory is None:
+            gone.add(block.token)
+        else:
+            pages.append((block, list(_pages(directory, question, start_us))))
+    asked = [RangesOf(block, [table.span(page) for table, page in found]) for block, found in pages]
+    for (block, found), data in zip(pages, await store.read_ranges(asked) if asked else (), strict=True):
+        if data is None:
+            gone.add(block.token)
+            continue
+        for (table, page), raw in zip(found, data, strict=True):
+            opened.append((block.key.first_offset, table.page(page, raw)))
+    return opened, gone
+
+
+def _pages(directory: Directory, question: _Question, start_us: int) -> Iterator[tuple[SealedTable, int]]:
+    for table in directory.tables:
+        if question.metrics is None or not set(question.metrics).isdisjoint(table.metrics):
+            devices = question.wanted.numbers(table.device_uids) >= 0
+            for page in table.wanted_pages(devices, start_us, question.end_us):
+                yield table, page
 
 
 def _work(
-    data: Sequence[bytes | None],
-    wanted: Wanted,
-    metrics: tuple[str, ...] | None,
+    readers: Sequence[_Opened],
+    question: _Question,
     start_us: int,
-    end_us: int,
     waiting: list[Part],
     horizon: int,
 ) -> tuple[Collapsed, list[Part]]:
     parts = list(waiting)
-    for raw in data:
-        if raw is not None:
-            header, readers = read_block(raw)
-            for reader in readers:
-                part = _part(reader, header.key.first_offset, wanted, metrics, start_us, end_us)
-                if part is not None:
-                    parts.append(part)
+    for first_offset, reader in readers:
+        part = _part(reader, first_offset, question.wanted, question.metrics, start_us, question.end_us)
+        if part is not None:
+            parts.append(part)
     final, rest = split(parts, horizon)
-    columns = metrics
+    columns = question.metrics
     if columns is None:
         columns = tuple(sorted({name for part in final for name in part.columns}))
     return collapse(final, columns), rest

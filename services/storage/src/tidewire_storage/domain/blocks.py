@@ -1,8 +1,10 @@
 """Blocks and epochs: what storage writes, by which keys, and what is known of them without reading them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidewire_kit.ids import TenantId
+from tidewire_storage.domain.rows import SortedTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class BlockKey:
     first_offset: int
     end_offset: int
     """Offsets [first_offset, end_offset) of the partition are covered by this block, as far as the tenant goes."""
+    level: int = 0
+    """0: written by a flush; 1: the sealed epoch, which takes the place of its flushed blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,18 @@ class BlockFacts:
     metric_sets: tuple[tuple[str, ...], ...]
 
 
+def facts_of(hour_us: int, tables: Sequence[SortedTable]) -> BlockFacts:
+    """The facts of a block with these tables, at least one row in all."""
+    return BlockFacts(
+        hour_us,
+        sum(table.rows for table in tables),
+        sum(table.readings() for table in tables),
+        min(int(table.time_unix_us.min()) for table in tables),
+        max(int(table.time_unix_us.max()) for table in tables),
+        tuple(table.metrics for table in tables),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A block to be stored."""
@@ -49,6 +65,8 @@ class Block:
     key: BlockKey
     facts: BlockFacts
     data: bytes
+    head_bytes: int = 0
+    """Of a sealed block: length of its header and directory, which say where what is. 0: it is read as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,9 @@ class StoredBlock:
     key: BlockKey
     facts: BlockFacts
     token: object
+    """Hashable; another one once the bytes have changed or moved."""
+    head_bytes: int = 0
+    """As in Block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +109,7 @@ class OpenEpoch:
 
 @dataclass(frozen=True, slots=True)
 class EpochCoverage:
-    """Whether an epoch is there in full, as sealing will need to know."""
+    """Whether an epoch is there in full, as sealing has to know."""
 
     epoch: int
     first_offset: int
@@ -98,6 +119,8 @@ class EpochCoverage:
     """Everything before it, from `first_offset` on, was flushed without a gap."""
     blocks_written: int
     blocks_present: int
+    sealed: bool = False
+    """Its flushed blocks were replaced by sealed ones."""
 
     @property
     def complete(self) -> bool:

@@ -63,7 +63,7 @@ def collapse(parts: Sequence[Part], metrics: tuple[str, ...]) -> Collapsed:
         device, time = device[order], time[order]
         first = np.append(True, (device[1:] != device[:-1]) | (time[1:] != time[:-1]))
         group = np.cumsum(first) - 1
-        columns = [_last_of_group(column[order], group, int(group[-1]) + 1) for column in columns]
+        columns = [last_of_group(column[order], group, int(group[-1]) + 1) for column in columns]
         device, time = device[first], time[first]
     result = Collapsed(metrics, device, time, columns)
     there = np.zeros(len(time), np.bool_)
@@ -98,7 +98,7 @@ def _column(parts: Sequence[Part], metric: str) -> NDArray[np.float64]:
     return np.concatenate(columns)
 
 
-def _last_of_group(column: NDArray[np.float64], group: NDArray[np.intp], groups: int) -> NDArray[np.float64]:
+def last_of_group(column: NDArray[np.float64], group: NDArray[np.intp], groups: int) -> NDArray[np.float64]:
     """Per group its last value that is not NaN; groups are runs of rising numbers."""
     out = np.full(groups, np.nan)
     there = np.flatnonzero(~np.isnan(column))

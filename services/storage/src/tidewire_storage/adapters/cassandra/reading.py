@@ -23,7 +23,7 @@ from tidewire_storage.adapters.cassandra.tables import (
     gather_all,
     select,
 )
-from tidewire_storage.domain.block_format import BlockDamaged
+from tidewire_storage.domain.block_header import BlockDamaged
 from tidewire_storage.domain.blocks import EpochCoverage, OpenEpoch, StoredBlock, TopicPartitionKey
 from tidewire_storage.ports import StoredProgress, TenantUsage
 

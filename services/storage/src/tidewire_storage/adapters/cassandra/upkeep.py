@@ -15,9 +15,9 @@ from tidewire_storage.adapters.cassandra.heads import Heads, attempt_us, now_us
 from tidewire_storage.adapters.cassandra.series import TENANT_MARK, PlaceOf, SeriesRows
 from tidewire_storage.adapters.cassandra.tables import Tables, gather_all, insert, select
 from tidewire_storage.adapters.cassandra.writing import Removal, Writing, goes_by_itself
-from tidewire_storage.domain.block_format import BlockDamaged, encode_block, read_block
-from tidewire_storage.domain.blocks import Block, StoredBlock, TopicPartitionKey
-from tidewire_storage.domain.rows import not_among
+from tidewire_storage.domain.block_format import without_devices
+from tidewire_storage.domain.block_header import BlockDamaged
+from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
 
 _COMMIT_BLOCKS = 256
 """Most blocks removed by one commit."""
@@ -163,19 +163,9 @@ def _without(
         if raw is None:
             continue
         try:
-            _, readers = read_block(raw)
+            held, replacement = without_devices(raw, devices)
         except BlockDamaged:
             continue  # the ledger says so; what cannot be read cannot be answered either
-        keeps = [not_among(reader.device_uids, devices) for reader in readers]
-        if all(keep.all() for keep in keeps):
-            continue
-        tables = [
-            reader.table().keep_devices(keep)
-            for reader, keep in zip(readers, keeps, strict=True)
-            if keep.any()
-        ]
-        replacement: Block | None = None
-        if tables:
-            replacement = encode_block(block.key, block.facts.hour_us, tables)
-        removals.append(Removal(block, replacement))
+        if held:
+            removals.append(Removal(block, replacement))
     return removals

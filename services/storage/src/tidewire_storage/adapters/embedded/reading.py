@@ -1,7 +1,11 @@
-"""The catalog as queries see it: SELECTs only, each function in one read transaction of the calling thread."""
+"""The catalog as queries see it: SELECTs only, each function in one read transaction of the calling thread.
+
+Where a transaction is open already, in that one.
+"""
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tidewire_kit.ids import TenantId
@@ -17,22 +21,20 @@ from tidewire_storage.ports import TenantUsage
 
 _BLOCK = (
     "SELECT block_id, tenant, incarnation, partition, slice, epoch, first_offset, end_offset, hour_us, file_id, "
-    "position, length, rows, readings, min_time_us, max_time_us, sets FROM blocks"
+    "position, length, rows, readings, min_time_us, max_time_us, sets, level, head_bytes FROM blocks"
 )
 _VARIABLES = 500
 _BEGINNING_US = 0
 
 
+@dataclass(frozen=True, slots=True)
 class Token:
     """Where a block lay when it was found."""
 
-    __slots__ = ("block_id", "file_id", "length", "position")
-
-    def __init__(self, block_id: int, file_id: int, position: int, length: int) -> None:
-        self.block_id = block_id
-        self.file_id = file_id
-        self.position = position
-        self.length = length
+    block_id: int
+    file_id: int
+    position: int
+    length: int
 
 
 def _marks(values: Sequence[object]) -> str:
@@ -112,19 +114,23 @@ def blocks_of_file(connection: sqlite3.Connection, file_id: int) -> list[StoredB
 
 
 def _blocks(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[StoredBlock]:
-    connection.execute("BEGIN")
+    alone = not connection.in_transaction
+    if alone:
+        connection.execute("BEGIN")
     try:
         rows = connection.execute(f"{_BLOCK} {where}", values).fetchall()
         sets = metric_sets(connection)
     finally:
-        connection.execute("COMMIT")
+        if alone:
+            connection.execute("COMMIT")
     return [
         StoredBlock(
-            BlockKey(TenantId(r[1]), TopicPartitionKey(r[2], r[3]), r[4], r[5], r[6], r[7]),
+            BlockKey(TenantId(r[1]), TopicPartitionKey(r[2], r[3]), r[4], r[5], r[6], r[7], r[17]),
             BlockFacts(
                 r[8], r[12], r[13], r[14], r[15], tuple(sets[int(number)] for number in r[16].split(" "))
             ),
             Token(r[0], r[9], r[10], r[11]),
+            r[18],
         )
         for r in rows
     ]
@@ -152,15 +158,44 @@ def read_series(
     return [unpack_states(tenant, sets[set_id], *lists) for set_id, lists in by_set.items()]
 
 
-def read_epochs(connection: sqlite3.Connection, place: TopicPartitionKey) -> list[EpochCoverage]:
-    """All epochs of a partition with the blocks that are in the catalog."""
+def read_epochs(
+    connection: sqlite3.Connection, place: TopicPartitionKey, *, to_seal: bool = False
+) -> list[EpochCoverage]:
+    """Epochs of a partition with the blocks that are in the catalog; `to_seal`: only cut ones that are not sealed."""
     rows = connection.execute(
         "SELECT epoch, first_offset, end_offset, covered_offset, blocks, (SELECT count(*) FROM blocks b WHERE "
-        "b.incarnation = e.incarnation AND b.partition = e.partition AND b.epoch = e.epoch) FROM epochs e "
-        "WHERE incarnation = ? AND partition = ? ORDER BY epoch",
-        (place.incarnation, place.partition),
+        "b.incarnation = e.incarnation AND b.partition = e.partition AND b.epoch = e.epoch), seal_id FROM epochs e "
+        "WHERE incarnation = ? AND partition = ? AND (NOT ? OR end_offset IS NOT NULL AND seal_id IS NULL) "
+        "ORDER BY epoch",
+        (place.incarnation, place.partition, to_seal),
     ).fetchall()
-    return [EpochCoverage(*row) for row in rows]
+    return [
+        EpochCoverage(epoch, first, end, covered, written, present, seal_id is not None)
+        for epoch, first, end, covered, written, present, seal_id in rows
+    ]
+
+
+def read_unsealed(connection: sqlite3.Connection, place: TopicPartitionKey) -> list[EpochCoverage]:
+    """The epochs that can be sealed."""
+    found = read_epochs(connection, place, to_seal=True)
+    return [epoch for epoch in found if epoch.complete]
+
+
+def last_seal(connection: sqlite3.Connection, place: TopicPartitionKey) -> int:
+    """Number of the newest seal of a partition; 0: there was none."""
+    row = connection.execute(
+        "SELECT coalesce(max(seal_id), 0) FROM epochs WHERE incarnation = ? AND partition = ?",
+        (place.incarnation, place.partition),
+    ).fetchone()
+    return int(row[0])
+
+
+def blocks_of_epoch(
+    connection: sqlite3.Connection, place: TopicPartitionKey, epoch: int
+) -> list[StoredBlock]:
+    """Blocks of all tenants in an epoch."""
+    where = "WHERE incarnation = ? AND partition = ? AND epoch = ? ORDER BY first_offset"
+    return _blocks(connection, where, [place.incarnation, place.partition, epoch])
 
 
 def read_usage(connection: sqlite3.Connection, tenant: TenantId | None) -> list[TenantUsage]:

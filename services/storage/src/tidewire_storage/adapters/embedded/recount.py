@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.adapters.embedded.files import path_of, read_pieces
-from tidewire_storage.domain.block_format import HEADER_BYTES, BlockDamaged, BlockHeader
+from tidewire_storage.domain.block_format import verified
+from tidewire_storage.domain.block_header import HEADER_BYTES, BlockDamaged, BlockHeader
 from tidewire_storage.ports import LedgerAccount, LedgerLine
 
 _PIECES = 64
@@ -142,9 +143,7 @@ class Recount:
 
 def _is_there(data: bytes, length: int, readings: int, tenant: bytes) -> bool:
     try:
-        header = BlockHeader(data)
-        if len(data) > HEADER_BYTES:
-            header.verify(data)
+        header = verified(data) if len(data) > HEADER_BYTES else BlockHeader(data)
     except BlockDamaged:
         return False
     return (header.total_bytes, header.readings, header.key.tenant) == (length, readings, tenant)

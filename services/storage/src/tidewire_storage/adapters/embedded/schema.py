@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tidewire_kit.errors import FailedPrecondition
 
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
@@ -37,7 +37,9 @@ CREATE TABLE IF NOT EXISTS blocks (
   readings INTEGER NOT NULL,
   min_time_us INTEGER NOT NULL,
   max_time_us INTEGER NOT NULL,
-  sets TEXT NOT NULL                         -- set ids joined by spaces
+  sets TEXT NOT NULL,                        -- set ids joined by spaces
+  level INTEGER NOT NULL DEFAULT 0,          -- 1: sealed
+  head_bytes INTEGER NOT NULL DEFAULT 0      -- of a sealed block: header and directory
 );
 CREATE UNIQUE INDEX IF NOT EXISTS blocks_key ON blocks (incarnation, partition, epoch, first_offset, tenant, slice);
 CREATE INDEX IF NOT EXISTS blocks_end ON blocks (tenant, partition, max_time_us, min_time_us);
@@ -58,8 +60,11 @@ CREATE TABLE IF NOT EXISTS epochs (
   gathered_bytes INTEGER NOT NULL,
   blocks INTEGER NOT NULL,
   readings INTEGER NOT NULL,
+  seal_id INTEGER,                           -- rises with every seal, NULL before
   PRIMARY KEY (incarnation, partition, epoch)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS epochs_flushed ON epochs (incarnation, partition, epoch) WHERE seal_id IS NULL;
+CREATE INDEX IF NOT EXISTS epochs_sealed ON epochs (incarnation, partition, seal_id) WHERE seal_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS dedup (
   incarnation BLOB NOT NULL, partition INTEGER NOT NULL, end_offset INTEGER NOT NULL,
   newest_us INTEGER NOT NULL,
@@ -94,6 +99,15 @@ CREATE TABLE IF NOT EXISTS cuts_noted (
 ) WITHOUT ROWID;
 """
 
+_STEPS = {
+    # From each older version to the next.
+    1: (
+        "ALTER TABLE blocks ADD COLUMN level INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE blocks ADD COLUMN head_bytes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE epochs ADD COLUMN seal_id INTEGER",
+    )
+}
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """Opens the catalog for one thread at a time; transactions are begun by hand."""
@@ -111,7 +125,9 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def create(connection: sqlite3.Connection, path: Path) -> None:
-    """Makes the tables that are missing. FailedPrecondition when the catalog is of a newer version."""
+    """Makes the tables that are missing, and brings older ones up to date.
+
+    FailedPrecondition when the catalog is of a newer version."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
@@ -121,6 +137,9 @@ def create(connection: sqlite3.Connection, path: Path) -> None:
                 reason="FORMAT_NEWER",
                 subject=str(path),
             )
+        for version in range(found or VERSION, VERSION):
+            for statement in _STEPS[version]:
+                connection.execute(statement)
         for statement in _TABLES.split(";"):
             if statement.strip():
                 connection.execute(statement)

@@ -11,15 +11,17 @@ from pathlib import Path
 
 from tidewire_kit.errors import FailedPrecondition, Unavailable
 from tidewire_kit.ids import TenantId
-from tidewire_storage.adapters.embedded import reading, schema, upkeep, writing
+from tidewire_storage.adapters.embedded import reading, schema, sealing, upkeep, writing
 from tidewire_storage.adapters.embedded.files import BlockFile, free_bytes, read_pieces
 from tidewire_storage.adapters.embedded.recount import Recount
-from tidewire_storage.domain.block_format import BlockDamaged
+from tidewire_storage.domain.block_header import BlockDamaged
 from tidewire_storage.domain.blocks import EpochCoverage, StoredBlock, TopicPartitionKey
 from tidewire_storage.domain.series import SeriesStates
 from tidewire_storage.ports import (
     Flush,
     LedgerAccount,
+    RangesOf,
+    Seal,
     StoredProgress,
     StoreFull,
     TenantUsage,
@@ -31,7 +33,7 @@ _PRUNE_EVERY = 64
 
 
 class EmbeddedStore:
-    """BlockWriter, BlockReader and Upkeep over one directory. `await open()` first, `await close()` last."""
+    """BlockWriter, BlockReader, Sealing and Upkeep over one directory. `await open()` first, `await close()` last."""
 
     def __init__(
         self,
@@ -54,6 +56,9 @@ class EmbeddedStore:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._file: BlockFile | None = None
+        """Takes flushed blocks, on the writing thread: a whole file of them is dead once their epochs are sealed."""
+        self._sealed_file: BlockFile | None = None
+        """Takes sealed blocks, on the keeper's thread."""
         self._recount = Recount(self._blocks)
         self._flushes = 0
         self._buried = upkeep.Buried()
@@ -84,9 +89,8 @@ class EmbeddedStore:
     def _close(self) -> None:
         for executor in (self._writer, self._readers, self._keeper):
             executor.shutdown()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._roll()
+        self._roll_sealed()
         while self._connections:
             self._connections.pop().close()
 
@@ -105,10 +109,7 @@ class EmbeddedStore:
         await self._on(self._writer, lambda c: self._commit(c, flush))
 
     def _commit(self, connection: sqlite3.Connection, flush: Flush) -> None:
-        if self._free(self._directory) < self._min_free_bytes:
-            raise StoreFull(
-                f"less than {self._min_free_bytes >> 20} MiB free in {self._directory}; make room on the disk"
-            )
+        self._check_room()
         places: list[tuple[int, int]] = []
         if flush.blocks:
             if self._file is None:
@@ -127,6 +128,12 @@ class EmbeddedStore:
         if self._flushes % _PRUNE_EVERY == 0:
             with contextlib.suppress(sqlite3.Error):  # the flush is stored; there will be another pruning
                 writing.prune_entries(connection)
+
+    def _check_room(self) -> None:
+        if self._free(self._directory) < self._min_free_bytes:
+            raise StoreFull(
+                f"less than {self._min_free_bytes >> 20} MiB free in {self._directory}; make room on the disk"
+            )
 
     def _new_file(self, connection: sqlite3.Connection, clean_seq: int) -> BlockFile:
         file: BlockFile | None = None
@@ -149,6 +156,11 @@ class EmbeddedStore:
             self._file.close()
             self._file = None
 
+    def _roll_sealed(self) -> None:
+        if self._sealed_file is not None:
+            self._sealed_file.close()
+            self._sealed_file = None
+
     async def blocks_after(self, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:
         """See BlockWriter."""
         return await self._on(self._readers, lambda c: reading.blocks_after(c, place, offset))
@@ -168,6 +180,42 @@ class EmbeddedStore:
                 )
 
         await self._on(self._writer, note)
+
+    # Sealing
+
+    async def unsealed(self, place: TopicPartitionKey) -> list[EpochCoverage]:
+        """See Sealing."""
+        return await self._on(self._readers, lambda c: reading.read_unsealed(c, place))
+
+    async def blocks_of_epoch(self, place: TopicPartitionKey, epoch: int) -> list[StoredBlock]:
+        """See Sealing."""
+        return await self._on(self._readers, lambda c: reading.blocks_of_epoch(c, place, epoch))
+
+    async def seal(self, seal: Seal) -> bool:
+        """See Sealing."""
+        return await self._on(self._keeper, lambda c: self._seal(c, seal))
+
+    def _seal(self, connection: sqlite3.Connection, seal: Seal) -> bool:
+        self._check_room()
+        if sealing.outdated(connection, seal):
+            return False
+        file, places = None, []
+        if seal.blocks:
+            file = self._sealed_file
+            if file is None:
+                file = self._sealed_file = self._new_file(connection, self._buried.known_to)
+            places = [(file.file_id, at) for at in file.append([block.data for block in seal.blocks])]
+        try:
+            written = sealing.write_seal(connection, seal, places)
+        except BaseException:
+            if file is not None:
+                file.cut(places[0][1])
+            raise
+        if file is not None and not written:
+            file.cut(places[0][1])
+        elif file is not None and file.end >= self._file_bytes:
+            self._roll_sealed()
+        return written
 
     # BlockReader
 
@@ -217,6 +265,29 @@ class EmbeddedStore:
             if not wanted:
                 break
         return [found.get(token.block_id) if isinstance(token, reading.Token) else None for token in tokens]
+
+    async def read_ranges(self, asked: Sequence[RangesOf]) -> list[list[bytes] | None]:
+        """See BlockReader."""
+        return await self._on(self._readers, lambda _: self._read_ranges(asked))
+
+    def _read_ranges(self, asked: Sequence[RangesOf]) -> list[list[bytes] | None]:
+        found: list[list[bytes] | None] = []
+        for one in asked:
+            token = one.block.token
+            assert isinstance(token, reading.Token)
+            places = [(token.position + at, length) for at, length in one.ranges]
+            try:
+                pieces = read_pieces(self._blocks, token.file_id, places)
+            except FileNotFoundError:
+                found.append(None)  # rewritten since: whoever asks finds it anew, at its new place
+                continue
+            whole = all(len(data) == length for data, (_, length) in zip(pieces, one.ranges, strict=True))
+            found.append(pieces if whole else None)
+        return found
+
+    async def seals(self, place: TopicPartitionKey) -> int:
+        """See BlockReader."""
+        return await self._on(self._readers, lambda c: reading.last_seal(c, place))
 
     async def series(self, tenant: TenantId, device_uids: Sequence[bytes]) -> list[SeriesStates]:
         """See BlockReader."""
@@ -268,8 +339,9 @@ class EmbeddedStore:
         return await self._on(self._keeper, lambda c: self._buried.bury(c, tenants, devices))
 
     async def sweep(self) -> int:
-        """See Upkeep. The file that this process appends to is closed first when it may hold something deleted."""
+        """See Upkeep. The files that this process appends to are closed first when they may hold something deleted."""
         await self._on(self._writer, self._roll_if_unclean)
+        await self._on(self._keeper, self._roll_sealed_if_unclean)
         return await self._on(
             self._keeper,
             lambda c: upkeep.sweep(c, self._blocks, lambda clean_seq: self._new_file(c, clean_seq)),
@@ -278,6 +350,10 @@ class EmbeddedStore:
     def _roll_if_unclean(self, connection: sqlite3.Connection) -> None:
         if self._file is not None and upkeep.unclean(connection, self._file.file_id):
             self._roll()
+
+    def _roll_sealed_if_unclean(self, connection: sqlite3.Connection) -> None:
+        if self._sealed_file is not None and upkeep.unclean(connection, self._sealed_file.file_id):
+            self._roll_sealed()
 
     # Threads
 

@@ -20,9 +20,9 @@ from tidewire_storage.adapters.embedded.files import (
     sync_directory,
 )
 from tidewire_storage.adapters.embedded.writing import transaction
-from tidewire_storage.domain.block_format import BlockDamaged, encode_block, read_block
+from tidewire_storage.domain.block_format import without_devices
+from tidewire_storage.domain.block_header import BlockDamaged
 from tidewire_storage.domain.blocks import Block, StoredBlock
-from tidewire_storage.domain.rows import not_among
 
 _WORTH_REWRITING = 0.5
 """Share of a file that has to be dead before expiry alone makes us copy the rest."""
@@ -123,8 +123,7 @@ def _sweep_file(
     changed: dict[int, Block | None] = {}
     if row[0] < clean_to:
         changed = _without_buried(connection, directory, file_id, blocks, row[0])
-        dead = live < end and _tenant_buried_since(connection, row[0])
-        if not changed and not dead:
+        if not changed and live == end:  # between live blocks there may be dead ones of whom was buried
             with transaction(connection):
                 connection.execute("UPDATE files SET clean_seq = ? WHERE file_id = ?", (clean_to, file_id))
             return 0
@@ -146,18 +145,11 @@ def _without_buried(
         token = _token(block)
         (data,) = read_pieces(directory, file_id, [(token.position, token.length)])
         try:
-            _, readers = read_block(data)
+            held, without = without_devices(data, devices)
         except BlockDamaged:
             continue  # the ledger says so; what cannot be read cannot be answered either
-        keeps = [not_among(reader.device_uids, devices) for reader in readers]
-        if all(keep.all() for keep in keeps):
-            continue
-        tables = [
-            reader.table().keep_devices(keep)
-            for reader, keep in zip(readers, keeps, strict=True)
-            if keep.any()
-        ]
-        changed[token.block_id] = encode_block(block.key, block.facts.hour_us, tables) if tables else None
+        if held:
+            changed[token.block_id] = without
     return changed
 
 
@@ -215,7 +207,7 @@ def _move(
     facts = replacement.facts if replacement is not None else block.facts
     cursor = connection.execute(
         "UPDATE blocks SET file_id = ?, position = ?, length = ?, rows = ?, readings = ?, min_time_us = ?, "
-        "max_time_us = ? WHERE block_id = ?",
+        "max_time_us = ?, head_bytes = ? WHERE block_id = ?",
         (
             file_id,
             position,
@@ -224,6 +216,7 @@ def _move(
             facts.readings,
             facts.min_time_us,
             facts.max_time_us,
+            replacement.head_bytes if replacement is not None else block.head_bytes,
             token.block_id,
         ),
     )
@@ -253,13 +246,6 @@ def _drop_blocks(connection: sqlite3.Connection, where: str, values: tuple[objec
         [(row[2], *row[4:]) for row in rows],
     )
     return sum(row[2] for row in rows)
-
-
-def _tenant_buried_since(connection: sqlite3.Connection, since: int) -> bool:
-    row = connection.execute(
-        "SELECT 1 FROM tombstones WHERE seq > ? AND device = x'' LIMIT 1", (since,)
-    ).fetchone()
-    return row is not None
 
 
 def _has_blocks(connection: sqlite3.Connection, file_id: int) -> bool:

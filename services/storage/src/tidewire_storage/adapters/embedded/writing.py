@@ -65,8 +65,8 @@ def write_flush(connection: sqlite3.Connection, flush: Flush, places: Sequence[t
                 _extend_epoch(connection, part.place, span)
             _write_entries(connection, part)
             add_to_ledger(connection, part.ledger)
-        _write_blocks(connection, flush.blocks, places)
-        _add_bytes(connection, flush.blocks)
+        write_blocks(connection, flush.blocks, places)
+        add_bytes(connection, flush.blocks)
         for group in _by_set(flush.series.values()):
             _write_series(connection, merge_states(group))
         connection.executemany(
@@ -93,7 +93,7 @@ def _move_progress(connection: sqlite3.Connection, part: PartitionFlush) -> None
 
 def _extend_epoch(connection: sqlite3.Connection, place: TopicPartitionKey, span: EpochSpan) -> None:
     connection.execute(
-        "INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET "
         "covered_offset = excluded.covered_offset, end_offset = excluded.end_offset, "
         "gathered_bytes = gathered_bytes + excluded.gathered_bytes, blocks = blocks + excluded.blocks, "
         "readings = readings + excluded.readings",
@@ -142,11 +142,12 @@ def prune_entries(connection: sqlite3.Connection) -> None:
         )
 
 
-def _write_blocks(
+def write_blocks(
     connection: sqlite3.Connection, blocks: Sequence[Block], places: Sequence[tuple[int, int]]
 ) -> None:
+    """Rows of blocks that lie at (file id, position)."""
     connection.executemany(
-        "INSERT INTO blocks VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO blocks VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 block.key.tenant,
@@ -165,6 +166,8 @@ def _write_blocks(
                 block.facts.min_time_us,
                 block.facts.max_time_us,
                 " ".join(str(set_id_of(connection, metrics)) for metrics in block.facts.metric_sets),
+                block.key.level,
+                block.head_bytes,
             )
             for block, (file_id, position) in zip(blocks, places, strict=True)
         ],
@@ -196,7 +199,8 @@ def add_to_ledger(connection: sqlite3.Connection, ledger: Ledger) -> None:
     )
 
 
-def _add_bytes(connection: sqlite3.Connection, blocks: Sequence[Block]) -> None:
+def add_bytes(connection: sqlite3.Connection, blocks: Sequence[Block]) -> None:
+    """Adds the lengths of blocks to the ledger."""
     connection.executemany(
         "UPDATE ledger SET bytes = bytes + ? WHERE tenant = ? AND hour_us = ?",
         [(len(block.data), block.key.tenant, block.facts.hour_us) for block in blocks],
