@@ -91,7 +91,7 @@ class Platform:
                 key = BlockKey(tenant, place, 0, 0, number, number + 1)
                 blocks.append(encode_block(key, 0, [table]))
                 ledger[tenant, 0] = LedgerCounts(accepted=1, stored=1)
-                series[place].append(states_of(tenant, table, number))
+                series[place].append(states_of(tenant, table, number << 20))
             span = EpochSpan(0, 0, 0, number, number + 1, 2, 2, 100, False)
             entries = np.full((1, 4), number, np.uint64)
             parts.append(PartitionFlush(place, expected, number + 1, (span,), entries, T0, ledger))

@@ -92,7 +92,8 @@ async def test_a_block_that_is_there_twice_shows(rig) -> None:
     connection = catalog(rig)
     connection.execute(
         "INSERT INTO blocks SELECT NULL, tenant, incarnation, partition, 7, epoch, first_offset, end_offset, hour_us, "
-        "file_id, position, length, rows, readings, min_time_us, max_time_us, sets, level, head_bytes FROM blocks LIMIT 1"
+        "file_id, position, length, rows, readings, min_time_us, max_time_us, sets, level, "
+        "head_bytes FROM blocks LIMIT 1"
     )
     connection.close()
     assert await rig.difference() < 0

@@ -1,4 +1,4 @@
-"""Queries and the ledger against a model: batches in any order, late, repeated, with empty cells; seals and restarts."""
+"""Queries and the ledger against a model: batches in any order, late, repeated, with empty cells; seals, restarts."""
 
 import asyncio
 import math

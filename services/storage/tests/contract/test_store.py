@@ -114,7 +114,7 @@ def flush(
     span = EpochSpan(epoch, 0 if epoch == 0 else first, hour, first, end, len(blocks), readings, 100, cut)
     noted = np.full((entries, 4), end, np.uint64)
     part = PartitionFlush(where, expected, end, (span,), noted, T0, ledger)
-    states = [states_of(tenant, item, first) for tenant, tables in tenants.items() for item in tables]
+    states = [states_of(tenant, item, first << 20) for tenant, tables in tenants.items() for item in tables]
     return Flush(blocks, [part], {where: states}, {where: end})
 
 

@@ -32,7 +32,7 @@ def test_an_entry_comes_back_as_it_was_written() -> None:
 
 
 def test_states_of_many_devices_come_back_from_one_value() -> None:
-    states = states_of(TENANT, table(), 17)
+    states = states_of(TENANT, table(), 17 << 20)
     again = states_from_bytes(TENANT, states.metrics, states.to_bytes())
     for name in ("device_uids", "first_us", "last_us", "value", "arrival"):
         np.testing.assert_array_equal(getattr(again, name), getattr(states, name))

@@ -61,7 +61,9 @@ def test_series_states_are_those_of_all_readings(batches) -> None:
     """However the readings are cut into flushes, and whether a state is merged once or twice."""
     pieces, rows = pieces_of(batches)
     parts = [
-        states_of(TENANT, sort_pieces(("m",), [piece]), piece.offset) for piece in pieces if _rows(piece)
+        states_of(TENANT, sort_pieces(("m",), [piece]), piece.offset << 20)
+        for piece in pieces
+        if _rows(piece)
     ]
     merged = merge_states([*parts, *parts])
     packed = unpack_states(TENANT, ("m",), [uid.tobytes() for uid in merged.device_uids], merged.pack())

@@ -95,7 +95,7 @@ def _encode_run(place: TopicPartitionKey, run: Run, buried: Buried, ledger: Ledg
         if tables:
             key = BlockKey(tenant, place, 0, run.epoch, run.first_offset, run.end_offset)
             out.blocks.append(encode_block(key, hour_us, tables))
-            out.states += [(place, states_of(tenant, table, run.first_offset)) for table in tables]
+            out.states += [(place, states_of(tenant, table, key.arrival)) for table in tables]
 
 
 def _sorted_tables(

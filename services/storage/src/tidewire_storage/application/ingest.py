@@ -314,4 +314,4 @@ class IngestReadings:
                 continue
             _, readers = read_block(data)
             for reader in readers:
-                self._series.add(place, states_of(block.key.tenant, reader.table(), block.key.first_offset))
+                self._series.add(place, states_of(block.key.tenant, reader.table(), block.key.arrival))

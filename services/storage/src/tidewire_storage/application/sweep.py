@@ -17,7 +17,6 @@ from tidewire_storage.domain.block_format import read_block
 from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
 from tidewire_storage.domain.collapse import Collapsed, Part, collapse, split
 from tidewire_storage.domain.columns import TableReader
-from tidewire_storage.domain.rows import ROW_BITS
 from tidewire_storage.domain.sealed_format import Directory, SealedTable
 from tidewire_storage.ports import BlockReader, RangesOf
 
@@ -75,33 +74,44 @@ async def sweep(
     waiting: list[Part] = []
     missed: set[object] = set()
     step = _FIRST_BLOCKS
-    seals = await store.seals(place)
-    ahead = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS)
+    seals, ahead = await _find(store, tenant, place, start_us, end_us)
     more = len(ahead) == _PAGE_BLOCKS
     while ahead:
         some, ahead = ahead[:step], ahead[step:]
         step = _BLOCKS_AT_ONCE
-        readers: list[_Opened] = []
+        opened: list[_Opened] = []
         again = False
         if more and not ahead:
             ahead = await store.find(tenant, place, start_us, end_us, after=some[-1], limit=_PAGE_BLOCKS)
             more = len(ahead) == _PAGE_BLOCKS
             again = await store.seals(place) != seals  # then this page may not belong to those before
         if not again:
-            readers, gone = await _open(store, directories, some, question, start_us)
+            opened, gone = await _open(store, directories, some, question, start_us)
             again = not gone <= missed
             missed |= gone
-        if again:  # everything before `start_us` is out already
-            seals = await store.seals(place)
-            ahead = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS)
+        if again:  # what is before `start_us` is out already
+            seals, ahead = await _find(store, tenant, place, start_us, end_us)
             more = len(ahead) == _PAGE_BLOCKS
             waiting = []
             continue
         horizon = ahead[0].facts.min_time_us if ahead else MAX_US
-        rows, waiting = await asyncio.to_thread(_work, readers, question, start_us, waiting, horizon)
+        rows, waiting = await asyncio.to_thread(_work, opened, question, start_us, waiting, horizon)
         if len(rows):
             yield rows
         start_us = max(start_us, min(horizon, end_us))
+
+
+async def _find(
+    store: BlockReader, tenant: TenantId, place: TopicPartitionKey, start_us: int, end_us: int
+) -> tuple[int, list[StoredBlock]]:
+    """The first page of blocks, with the seals that it knows of."""
+    seals = await store.seals(place)
+    while True:
+        found = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS)
+        now = await store.seals(place)
+        if now == seals:
+            return seals, found
+        seals = now  # a look takes milliseconds, and seals are seconds apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +122,7 @@ class _Question:
 
 
 _Opened = tuple[int, TableReader]
-"""First offset of its block, and a table of it."""
+"""Arrival of its block, and a table of it."""
 
 
 async def _open(
@@ -131,7 +141,7 @@ async def _open(
         if raw is None:
             gone.add(block.token)
         else:
-            opened += [(block.key.first_offset, reader) for reader in read_block(raw)[1]]
+            opened += [(block.key.arrival, reader) for reader in read_block(raw)[1]]
     pages: list[tuple[StoredBlock, list[tuple[SealedTable, int]]]] = []
     for block, directory in zip(sealed, await directories.of(sealed), strict=True):
         if directory is None:
@@ -144,7 +154,7 @@ async def _open(
             gone.add(block.token)
             continue
         for (table, page), raw in zip(found, data, strict=True):
-            opened.append((block.key.first_offset, table.page(page, raw)))
+            opened.append((block.key.arrival, table.page(page, raw)))
     return opened, gone
 
 
@@ -157,15 +167,15 @@ def _pages(directory: Directory, question: _Question, start_us: int) -> Iterator
 
 
 def _work(
-    readers: Sequence[_Opened],
+    opened: Sequence[_Opened],
     question: _Question,
     start_us: int,
     waiting: list[Part],
     horizon: int,
 ) -> tuple[Collapsed, list[Part]]:
     parts = list(waiting)
-    for first_offset, reader in readers:
-        part = _part(reader, first_offset, question.wanted, question.metrics, start_us, question.end_us)
+    for block_arrival, reader in opened:
+        part = _part(reader, block_arrival, question.wanted, question.metrics, start_us, question.end_us)
         if part is not None:
             parts.append(part)
     final, rest = split(parts, horizon)
@@ -177,7 +187,7 @@ def _work(
 
 def _part(
     reader: TableReader,
-    first_offset: int,
+    block_arrival: int,
     wanted: Wanted,
     metrics: tuple[str, ...] | None,
     start_us: int,
@@ -196,6 +206,6 @@ def _part(
     if not picked.size:
         return None
     arrival = reader.arrival()
-    order = np.full(len(picked), first_offset << ROW_BITS) if arrival is None else arrival[picked]
+    order = np.full(len(picked), block_arrival) if arrival is None else arrival[picked]
     columns = {name: reader.column(name)[picked] for name in names}
     return Part(device[picked], time[picked], order, columns)

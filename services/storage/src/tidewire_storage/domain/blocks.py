@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidewire_kit.ids import TenantId
-from tidewire_storage.domain.rows import SortedTable
+from tidewire_storage.domain.rows import ROW_BITS, SortedTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,14 @@ class BlockKey:
     """Offsets [first_offset, end_offset) of the partition are covered by this block, as far as the tenant goes."""
     level: int = 0
     """0: written by a flush; 1: the sealed epoch, which takes the place of its flushed blocks."""
+
+    @property
+    def arrival(self) -> int:
+        """Arrival order of rows that have none of their own: after all before the block, before all that follow it.
+
+        A sealed block comes after the flushed blocks of its epoch, for whoever sees both while it replaces them.
+        """
+        return (self.end_offset << ROW_BITS) - 1 if self.level else self.first_offset << ROW_BITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.domain.blocks import TopicPartitionKey
-from tidewire_storage.domain.rows import ROW_BITS, SortedTable, unique_uids
+from tidewire_storage.domain.rows import SortedTable, unique_uids
 
 NEVER = np.iinfo(np.int64).min
 """`last_us` of a metric without a reading; its `first_us` is the greatest int64."""
@@ -90,15 +90,15 @@ def _unpacked(tenant: TenantId, metrics: tuple[str, ...], uids: bytes, states: b
     return SeriesStates(tenant, metrics, device_uids, first, last, value.view(np.float64), arrival)
 
 
-def states_of(tenant: TenantId, table: SortedTable, first_offset: int) -> SeriesStates:
-    """The states that a sorted table alone gives; `first_offset` is that of its block."""
+def states_of(tenant: TenantId, table: SortedTable, block_arrival: int) -> SeriesStates:
+    """The states that a sorted table alone gives; `block_arrival` is that of its block."""
     starts = table.run_starts()
     ends = starts + table.row_counts
     shape = (len(table.metrics), len(starts))
     first_us = np.full(shape, _LATER, np.int64)
     last_us = np.full(shape, NEVER, np.int64)
     value = np.full(shape, np.nan)
-    arrival = np.full(shape, first_offset << ROW_BITS, np.int64)
+    arrival = np.full(shape, block_arrival, np.int64)
     for metric, column in enumerate(table.values):
         missing = np.isnan(column)
         first, last = starts, ends - 1

@@ -26,6 +26,7 @@ from tidewire_storage.adapters.cassandra.tables import (
     select,
 )
 from tidewire_storage.domain.blocks import Block, StoredBlock, TopicPartitionKey
+from tidewire_storage.ports import RangesOf
 
 ORPHAN_SECONDS = 3600.0
 _COMMIT_SECONDS = 600.0
@@ -33,12 +34,14 @@ _COMMIT_SECONDS = 600.0
 _CONCURRENCY = 8
 """Chunks of a place on their way at once."""
 _PAGE_CHUNKS = 8
+_PAGE_SEALED_CHUNKS = 64
 
 _WRITE_SLOT = insert("storage_attempts", (*PLACE, "writer", "attempt", "blocks"))
 _SLOTS = select("storage_attempts", ("writer", "attempt", "blocks", "WRITETIME(attempt) AS written"), PLACE)
 _DROP_SLOT = delete("storage_attempts", (*PLACE, "writer"))
 _WRITE_CHUNK = insert("storage_blocks", (*BYTES_KEY, "chunk", "data"), "USING TTL ?")
 _READ_CHUNKS = select("storage_blocks", ("chunk", "data"), BYTES_KEY)
+_READ_SOME = select("storage_blocks", ("chunk", "data"), BYTES_KEY, "AND chunk >= ? AND chunk <= ?")
 NAMED = select("storage_epoch_blocks", ("attempt",), EPOCH_BLOCK_KEY)
 
 
@@ -80,6 +83,35 @@ class Attempts:
             return None
         data: bytes = found[0].data if len(found) == 1 else b"".join(row.data for row in found)
         return data
+
+    async def read_ranges(self, asked: RangesOf) -> list[bytes] | None:
+        """Parts of the bytes that a block had when it was found; None: they are gone."""
+        token = rows.token_of(asked.block)
+        key = rows.bytes_key(asked.block.key, token.attempt)
+        size = rows.chunk_bytes(asked.block.key)
+        chunks: dict[int, bytes] = {}
+        for first, last in _runs((at // size, (at + length - 1) // size) for at, length in asked.ranges):
+            for row in await self._tables.rows(_READ_SOME, *key, first, last, page_rows=_PAGE_SEALED_CHUNKS):
+                chunks[row.chunk] = row.data
+        found = []
+        for at, length in asked.ranges:
+            numbers = range(at // size, (at + length - 1) // size + 1)
+            if any(number not in chunks for number in numbers):
+                return None
+            data = b"".join(chunks[number] for number in numbers)
+            found.append(data[at % size : at % size + length])
+        return found
+
+
+def _runs(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of chunks, both ends included, as few as possible."""
+    runs: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if runs and first <= runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], max(last, runs[-1][1])
+        else:
+            runs.append((first, last))
+    return runs
 
 
 def check_age(attempt: bytes) -> None:

@@ -16,8 +16,17 @@ type Key = tuple[Any, ...]
 """(kind, primary key ...); kinds are the names of the statements that write them."""
 
 _MOST = 20_000
-_EPOCH = ("first_offset", "covered_offset", "end_offset", "hour_us", "gathered_bytes", "blocks", "readings")
-_COVERED, _END, _GATHERED, _BLOCKS, _READINGS = 1, 2, 4, 5, 6
+_EPOCH = (
+    "first_offset",
+    "covered_offset",
+    "end_offset",
+    "hour_us",
+    "gathered_bytes",
+    "blocks",
+    "readings",
+    "sealed",
+)
+_COVERED, _END, _GATHERED, _BLOCKS, _READINGS, _SEALED = 1, 2, 4, 5, 6, 7
 """Places among _EPOCH."""
 _DAY = ("min_time_us", "max_time_us", "expires_us", "blocks")
 _NEVER = 1 << 62
@@ -101,7 +110,7 @@ class Draft:
         key = self.epoch_key(span.epoch)
         held = self._rows[key]
         if held is None:
-            held = [span.epoch_first_offset, 0, None, span.hour_us, 0, 0, 0]
+            held = [span.epoch_first_offset, 0, None, span.hour_us, 0, 0, 0, None]
         held[_COVERED] = span.end_offset
         held[_END] = span.end_offset if span.cut else None
         held[_GATHERED] += span.gathered_bytes
@@ -115,6 +124,14 @@ class Draft:
         if held is not None:
             held[_BLOCKS] -= blocks
             held[_READINGS] -= readings
+
+    def seal_epoch(self, epoch: int, blocks: int, readings: int, version: int) -> bool:
+        """What a seal makes of one; `version` is that of the head before. False: it is sealed already, or not known."""
+        held = self._rows[self.epoch_key(epoch)]
+        if held is None or held[_SEALED] is not None:
+            return False
+        held[_BLOCKS], held[_READINGS], held[_SEALED] = blocks, readings, version
+        return True
 
     def block_on_day(self, key: Key, min_us: int, max_us: int, expires_us: int | None) -> None:
         """A block more on a tenant's day."""

@@ -25,7 +25,7 @@ from tidewire_storage.adapters.cassandra.tables import (
 )
 from tidewire_storage.domain.block_header import BlockDamaged
 from tidewire_storage.domain.blocks import EpochCoverage, OpenEpoch, StoredBlock, TopicPartitionKey
-from tidewire_storage.ports import StoredProgress, TenantUsage
+from tidewire_storage.ports import RangesOf, StoredProgress, TenantUsage
 
 type Order = tuple[Any, ...]
 """Blocks of a tenant by time: (min, max, incarnation, partition, epoch, first offset, slice)."""
@@ -48,9 +48,20 @@ _NAMED = select("storage_epoch_blocks", ("tenant", *_BLOCK), EPOCH_BLOCK_KEY)
 _COUNT_IN_EPOCH = select("storage_epoch_blocks", ("COUNT(*)",), (*PLACE, "epoch"))
 _EPOCHS = select(
     "storage_epochs",
-    ("epoch", "first_offset", "covered_offset", "end_offset", "hour_us", "gathered_bytes", "blocks"),
+    (
+        "epoch",
+        "first_offset",
+        "covered_offset",
+        "end_offset",
+        "hour_us",
+        "gathered_bytes",
+        "blocks",
+        "sealed",
+    ),
     PLACE,
 )
+_EPOCHS_FROM = f"{_EPOCHS} AND epoch >= ?"
+_LAST_SEAL = f"{select('storage_epochs', ('last_seal',), PLACE)} LIMIT 1"
 _NEWEST_EPOCH = f"{_EPOCHS} LIMIT 1"
 _WINDOW = select("storage_dedup", ("end_offset", "newest_us", "segments", "segment_entries"), PLACE)
 _SERIES_OFFSET = select("storage_series_offsets", ("series_offset",), PLACE)
@@ -236,6 +247,35 @@ async def read_blocks(
     return await gather_all(read(block) for block in blocks)
 
 
+async def read_ranges(
+    tables: Tables, attempts: Attempts, asked: Sequence[RangesOf]
+) -> list[list[bytes] | None]:
+    """Parts of blocks, in order; None: removed or rewritten since they were found."""
+
+    async def read(one: RangesOf) -> list[bytes] | None:
+        data = await attempts.read_ranges(one)
+        if data is not None:
+            return data
+        block = one.block
+        row = await tables.row(_NAMED, *rows.epoch_block_key(block))
+        if (
+            row is None
+            or rows.block_of(row, row.tenant, block.key.place, block.key.epoch).token != block.token
+        ):
+            return None
+        raise BlockDamaged(
+            f"its bytes are not in storage_blocks (epoch {block.key.epoch}, {block.key.first_offset})"
+        )
+
+    return await gather_all(read(one) for one in asked)
+
+
+async def last_seal(tables: Tables, place: TopicPartitionKey) -> int:
+    """What the last seal of a place left behind; 0: there was none."""
+    row = await tables.row(_LAST_SEAL, place.incarnation, place.partition)
+    return 0 if row is None or row.last_seal is None else int(row.last_seal)
+
+
 async def read_progress(
     tables: Tables, place: TopicPartitionKey, head: Head
 ) -> tuple[StoredProgress, list[tuple[int, int, int]]]:
@@ -274,14 +314,24 @@ def _live(window: Sequence[Row], log_time_us: int) -> Iterator[Row]:
             yield row
 
 
-async def read_epochs(tables: Tables, place: TopicPartitionKey) -> list[EpochCoverage]:
-    """All epochs of a partition with the blocks that are in the catalog."""
+async def read_epochs(
+    tables: Tables, place: TopicPartitionKey, from_epoch: int = 0, *, to_seal: bool = False
+) -> list[EpochCoverage]:
+    """Epochs of a partition with the blocks that are in the catalog; `to_seal`: only cut ones that are not sealed."""
     key = (place.incarnation, place.partition)
-    found = (await tables.rows(_EPOCHS, *key))[::-1]
+    found = (await tables.rows(_EPOCHS_FROM, *key, from_epoch))[::-1]
+    if to_seal:
+        found = [row for row in found if row.end_offset is not None and row.sealed is None]
     counts = await gather_all(tables.rows(_COUNT_IN_EPOCH, *key, row.epoch) for row in found)
     return [
         EpochCoverage(
-            row.epoch, row.first_offset, row.end_offset, row.covered_offset, row.blocks, count[0][0]
+            row.epoch,
+            row.first_offset,
+            row.end_offset,
+            row.covered_offset,
+            row.blocks,
+            count[0][0],
+            row.sealed is not None,
         )
         for row, count in zip(found, counts, strict=True)
     ]

@@ -71,6 +71,7 @@ class _Place:
 
     version: int = -1
     purged: int = -1
+    seal: int = -1
     difference: int = 0
     epochs: dict[int, _Epoch] = field(default_factory=dict)
 
@@ -175,7 +176,8 @@ class Recount:
     async def _look(self, place: TopicPartitionKey, known: _Place, version: int, purged: int) -> None:
         key = (place.incarnation, place.partition)
         if version != known.version:
-            if purged != known.purged or not known.epochs:  # upkeep may have changed any
+            seal = await reading.last_seal(self._tables, place)
+            if (purged, seal) != (known.purged, known.seal) or not known.epochs:  # any may have changed
                 found = await self._tables.rows(_EPOCHS, *key)
                 kept = {row.epoch for row in found}
                 known.epochs = {number: epoch for number, epoch in known.epochs.items() if number in kept}
@@ -183,7 +185,7 @@ class Recount:
                 found = await self._tables.rows(_EPOCHS_FROM, *key, max(known.epochs))
             for row in found:
                 self._note(known, row)
-            known.version, known.purged = version, purged
+            known.version, known.purged, known.seal = version, purged, seal
         left = _ROUND_BLOCKS
         now = self._clock.monotonic()
         newest = max(known.epochs, default=-1)

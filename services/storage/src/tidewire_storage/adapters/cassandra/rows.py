@@ -10,7 +10,9 @@ from tidewire_storage.adapters.cassandra.tables import Mutation
 from tidewire_storage.domain.blocks import Block, BlockFacts, BlockKey, StoredBlock, TopicPartitionKey
 
 CHUNK_BYTES = 512 << 10
-"""Rows above this are work for the server's heap; blocks rarely are."""
+"""Rows above this are work for the server's heap; flushed blocks rarely are."""
+SEALED_CHUNK_BYTES = 64 << 10
+"""Of sealed blocks, of which a query wants a few pages."""
 
 DAY_US = 86_400_000_000
 LEVEL_US = (DAY_US, 32 * DAY_US, 1024 * DAY_US)
@@ -41,8 +43,14 @@ def day_of(hour_us: int) -> int:
 
 def stored(block: Block, attempt: bytes, expires_us: int | None) -> StoredBlock:
     """A block as it will be found."""
-    chunks = -(-len(block.data) // CHUNK_BYTES)
-    return StoredBlock(block.key, block.facts, Token(attempt, len(block.data), chunks, expires_us))
+    chunks = -(-len(block.data) // chunk_bytes(block.key))
+    token = Token(attempt, len(block.data), chunks, expires_us)
+    return StoredBlock(block.key, block.facts, token, block.head_bytes)
+
+
+def chunk_bytes(key: BlockKey) -> int:
+    """Length of a block's chunks but the last."""
+    return SEALED_CHUNK_BYTES if key.level else CHUNK_BYTES
 
 
 def token_of(block: StoredBlock) -> Token:
@@ -83,6 +91,7 @@ def put(block: StoredBlock) -> list[Mutation]:
     columns = (
         block.key.end_offset, facts.hour_us, facts.rows, facts.readings, token.length, token.chunks,
         token.attempt, token.expires_us, "|".join(" ".join(metrics) for metrics in facts.metric_sets),
+        block.key.level or None, block.head_bytes or None,
     )  # fmt: skip
     return [
         ("catalog", (*catalog_key(block), *columns)),
@@ -94,14 +103,18 @@ def block_of(row: Row, tenant: bytes, place: TopicPartitionKey, epoch: int) -> S
     """The block that a row of either table names."""
     sets = tuple(tuple(names.split(" ")) if names else () for names in row.metric_sets.split("|"))
     return StoredBlock(
-        BlockKey(TenantId(tenant), place, row.slice, epoch, row.first_offset, row.end_offset),
+        BlockKey(
+            TenantId(tenant), place, row.slice, epoch, row.first_offset, row.end_offset, row.block_level or 0
+        ),
         BlockFacts(row.hour_us, row.row_count, row.readings, row.min_time_us, row.max_time_us, sets),
         Token(row.attempt, row.length, row.chunks, row.expires_us),
+        row.head_bytes or 0,
     )
 
 
 def chunks_of(block: Block, attempt: bytes, ttl_seconds: int) -> Iterable[tuple[Any, ...]]:
     """Rows of storage_blocks for a block."""
     key = bytes_key(block.key, attempt)
-    for chunk, first in enumerate(range(0, len(block.data), CHUNK_BYTES)):
-        yield (*key, chunk, block.data[first : first + CHUNK_BYTES], ttl_seconds)
+    size = chunk_bytes(block.key)
+    for chunk, first in enumerate(range(0, len(block.data), size)):
+        yield (*key, chunk, block.data[first : first + size], ttl_seconds)

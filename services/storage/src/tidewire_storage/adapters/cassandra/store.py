@@ -17,13 +17,21 @@ from tidewire_storage.adapters.cassandra.upkeep import CassandraUpkeep
 from tidewire_storage.adapters.cassandra.writing import Retention, Writing
 from tidewire_storage.domain.blocks import Block, EpochCoverage, StoredBlock, TopicPartitionKey
 from tidewire_storage.domain.series import SeriesStates
-from tidewire_storage.ports import Flush, LedgerAccount, ProgressMoved, StoredProgress, TenantUsage
+from tidewire_storage.ports import (
+    Flush,
+    LedgerAccount,
+    ProgressMoved,
+    RangesOf,
+    Seal,
+    StoredProgress,
+    TenantUsage,
+)
 
 OpenSession = Callable[[], Awaitable[CassandraSession]]
 
 
 class CassandraStore:
-    """BlockWriter, BlockReader and Upkeep over a keyspace. `await open()` first, `await close()` last; on one loop."""
+    """All roles of `Store` over a keyspace. `await open()` first, `await close()` last; on one loop."""
 
     def __init__(
         self,
@@ -48,6 +56,8 @@ class CassandraStore:
         self._verify_seconds = verify_seconds
         self._orphan_seconds = orphan_seconds
         self._session: CassandraSession | None = None
+        self._unsealed_from: dict[TopicPartitionKey, int] = {}
+        """Epochs before this one are sealed."""
 
     async def open(self) -> None:
         """Connects and prepares. Raises FailedPrecondition (the cluster or its schema does not fit), Unavailable."""
@@ -125,6 +135,25 @@ class CassandraStore:
         """See BlockWriter."""
         await self._cuts.note(request, places)
 
+    # Sealing
+
+    async def unsealed(self, place: TopicPartitionKey) -> list[EpochCoverage]:
+        """See Sealing."""
+        await self._heads.head(place)
+        begin = self._unsealed_from.get(place, 0)
+        found = await reading.read_epochs(self._tables, place, begin, to_seal=True)
+        if found:
+            self._unsealed_from[place] = found[0].epoch
+        return [epoch for epoch in found if epoch.complete]
+
+    async def blocks_of_epoch(self, place: TopicPartitionKey, epoch: int) -> list[StoredBlock]:
+        """See Sealing."""
+        return await reading.blocks_of_epoch(self._tables, place, epoch)
+
+    async def seal(self, seal: Seal) -> bool:
+        """See Sealing."""
+        return await self._writing.seal(seal)
+
     # BlockReader
 
     async def find(
@@ -143,6 +172,14 @@ class CassandraStore:
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """See BlockReader."""
         return await reading.read_blocks(self._tables, self._attempts, blocks)
+
+    async def read_ranges(self, asked: Sequence[RangesOf]) -> list[list[bytes] | None]:
+        """See BlockReader."""
+        return await reading.read_ranges(self._tables, self._attempts, asked)
+
+    async def seals(self, place: TopicPartitionKey) -> int:
+        """See BlockReader."""
+        return await reading.last_seal(self._tables, place)
 
     async def series(self, tenant: TenantId, device_uids: Sequence[bytes]) -> list[SeriesStates]:
         """See BlockReader."""

@@ -20,6 +20,7 @@ type Mutation = tuple[str, tuple[Any, ...]]
 PLACE = ("incarnation", "log_partition")
 FACTS = (
     "end_offset", "hour_us", "row_count", "readings", "length", "chunks", "attempt", "expires_us", "metric_sets",
+    "block_level", "head_bytes",
 )  # fmt: skip
 """Columns that both tables of blocks have besides their keys and times."""
 COUNTS = ("accepted", "stored", "duplicate", "dead_lettered", "purged", "bytes")
@@ -70,9 +71,10 @@ _PUT = {
         2,
         _insert(
             "storage_epochs", *PLACE, "epoch", "first_offset", "covered_offset", "end_offset", "hour_us",
-            "gathered_bytes", "blocks", "readings", "changed",
+            "gathered_bytes", "blocks", "readings", "sealed", "changed",
         ),
     ),
+    "last_seal": (2, _insert("storage_epochs", *PLACE, "last_seal")),
     "dedup": (2, _insert("storage_dedup", *PLACE, "end_offset", "newest_us", "segments", "segment_entries")),
     "ledger": (3, _insert("storage_ledger", "tenant", *PLACE, "hour_us", *COUNTS)),
     "usage": (2, _insert("storage_usage", *PLACE, "tenant", *COUNTS)),
@@ -108,7 +110,17 @@ class Tables:
         return rows[0] if rows else None
 
     async def carry_out(self, mutations: Iterable[Mutation], version: int) -> None:
-        """Writes all of them, those of one partition together. Idempotent."""
+        """Writes all of them, those of one partition together, and removes nothing before all is written. Idempotent.
+
+        So whoever reads meanwhile finds what replaces a block, or the block.
+        """
+        some = list(mutations)
+        if any(name == "drop_catalog" for name, _ in some):
+            await self._carry_out([item for item in some if item[0] in _PUT], version)
+            some = [item for item in some if item[0] not in _PUT]
+        await self._carry_out(some, version)
+
+    async def _carry_out(self, mutations: Sequence[Mutation], version: int) -> None:
         batches: dict[tuple[str, tuple[Any, ...]], list[tuple[Prepared, tuple[Any, ...]]]] = {}
         for name, values in mutations:
             prepared = self._mutations[name]

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from tidewire_kit.ids import TenantId
 from tidewire_kit.owner import WINDOW_SECONDS, WINDOW_SEGMENTS, LedgerCounts
-from tidewire_storage.adapters.cassandra import rows
+from tidewire_storage.adapters.cassandra import reading, rows
 from tidewire_storage.adapters.cassandra.attempts import NAMED, Attempts, check_age
 from tidewire_storage.adapters.cassandra.books import Books, Draft, Key
 from tidewire_storage.adapters.cassandra.heads import Change, Head, Heads, new_attempt, now_us
 from tidewire_storage.adapters.cassandra.tables import Mutation, Tables, gather_all
 from tidewire_storage.domain.blocks import Block, StoredBlock, TopicPartitionKey
-from tidewire_storage.ports import PartitionFlush, ProgressMoved
+from tidewire_storage.ports import PartitionFlush, ProgressMoved, Seal
 
 _PRUNE_FLUSHES = 64
 _TTL_SLACK_SECONDS = 2 * 86_400
@@ -154,6 +154,42 @@ class Writing:
         draft.committed(committed.version)
         return removed
 
+    async def seal(self, seal: Seal) -> bool:
+        """Commits a seal. False: the epoch is sealed, or its blocks are not those of the seal any more."""
+        place, attempt = seal.place, new_attempt()
+        ledge = self._ledge(place)
+        expires_us = {block.key.tenant: _earliest(seal, block.key.tenant) for block in seal.blocks}
+        written = [(block, _ttl_until(expires_us[block.key.tenant])) for block in seal.blocks]
+        named = [rows.stored(block, attempt, expires_us[block.key.tenant]) for block in seal.blocks]
+        replaced = {rows.epoch_block_key(block): block.token for block in seal.replaced}
+        draft: Draft
+
+        async def build(head: Head) -> Change | None:
+            nonlocal draft, written
+            check_age(attempt)
+            blocks = await reading.blocks_of_epoch(self._tables, place, seal.epoch)
+            if {rows.epoch_block_key(block): block.token for block in blocks} != replaced:
+                return None
+            draft = Draft(self._tables, ledge.books.at(head.version), place)
+            await draft.load(_keys_of_seal(draft, seal, named))
+            readings = sum(block.facts.readings for block in named)
+            if not draft.seal_epoch(seal.epoch, len(named), readings, head.version):
+                return None
+            if written:
+                await self._attempts.write(place, writer, attempt, written)
+                written = []
+            mutations = _replace(draft, seal, named)
+            mutations += draft.mutations(head.version)
+            mutations.append(("last_seal", (place.incarnation, place.partition, head.version)))
+            return Change(head.next_offset, head.log_time_us, mutations)
+
+        async with self._attempts.slot(place) as writer:
+            committed = await self._heads.commit(place, build)
+        if committed is None:
+            return False
+        draft.committed(committed.version)
+        return True
+
     def _ledge(self, place: TopicPartitionKey) -> _Ledge:
         return self._ledges.setdefault(place, _Ledge())
 
@@ -189,7 +225,10 @@ def _window_mutations(part: PartitionFlush, passed: int | None) -> list[Mutation
 
 
 def _ttl_left(block: StoredBlock) -> int:
-    expires_us = rows.token_of(block).expires_us
+    return _ttl_until(rows.token_of(block).expires_us)
+
+
+def _ttl_until(expires_us: int | None) -> int:
     return 0 if expires_us is None else max(1, (expires_us - now_us()) // 1_000_000)
 
 
@@ -212,6 +251,49 @@ def _keys_of_removal(draft: Draft, removals: Sequence[Removal]) -> Iterable[Key]
         yield _day_key(draft, item.block)
         if item.replacement is not None:
             yield _day_key(draft, rows.stored(item.replacement, b"", None))
+
+
+def _keys_of_seal(draft: Draft, seal: Seal, blocks: Sequence[StoredBlock]) -> Iterable[Key]:
+    for block in (*seal.replaced, *blocks):
+        yield draft.ledger_key(block.key.tenant, block.facts.hour_us)
+        yield draft.usage_key(block.key.tenant)
+        yield _day_key(draft, block)
+    for tenant, hour_us in seal.ledger:
+        yield draft.ledger_key(tenant, hour_us)
+        yield draft.usage_key(tenant)
+    yield draft.epoch_key(seal.epoch)
+
+
+def _replace(draft: Draft, seal: Seal, blocks: Sequence[StoredBlock]) -> list[Mutation]:
+    """Enters a seal into the counts; returns what names its blocks, and what takes the others' names away."""
+    mutations: list[Mutation] = []
+    kept: set[tuple[object, ...]] = set()
+    for (tenant, hour_us), counts in seal.ledger.items():
+        draft.count(tenant, hour_us, counts)
+    for block in blocks:  # before the others go, so that no day is empty meanwhile
+        facts, token = block.facts, rows.token_of(block)
+        draft.count(block.key.tenant, facts.hour_us, LedgerCounts(), token.length)
+        draft.block_on_day(_day_key(draft, block), facts.min_time_us, facts.max_time_us, token.expires_us)
+        mutations += rows.put(block)
+        kept |= {rows.catalog_key(block), rows.epoch_block_key(block)}
+    for block in seal.replaced:
+        token = rows.token_of(block)
+        draft.count(block.key.tenant, block.facts.hour_us, LedgerCounts(), -token.length)
+        draft.block_off_day(_day_key(draft, block))
+        for name, key in (
+            ("drop_catalog", rows.catalog_key(block)),
+            ("drop_epoch_block", rows.epoch_block_key(block)),
+        ):
+            if key not in kept:  # what is written and dropped by one commit would be gone
+                mutations.append((name, key))
+        mutations.append(("drop_bytes", rows.bytes_key(block.key, token.attempt)))
+    return mutations
+
+
+def _earliest(seal: Seal, tenant: TenantId) -> int | None:
+    """When the first bytes of a tenant's blocks go by themselves; None: never."""
+    found = [rows.token_of(block).expires_us for block in seal.replaced if block.key.tenant == tenant]
+    return min((expires_us for expires_us in found if expires_us is not None), default=None)
 
 
 def _day_key(draft: Draft, block: StoredBlock) -> Key:
