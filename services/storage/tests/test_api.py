@@ -316,7 +316,7 @@ async def test_tenants_do_not_see_one_another(api: Api, acme: TestTenant) -> Non
         api.stub.GetLedger(pb.GetLedgerRequest(tenant="tenants/rival"), metadata=mine),
         api.stub.GetLedger(pb.GetLedgerRequest(), metadata=mine),
         api.stub.GetStorageUsage(pb.GetStorageUsageRequest(), metadata=mine),
-        api.stub.CutEpochs(pb.CutEpochsRequest(), metadata=mine),
+        api.stub.SealEpochs(pb.SealEpochsRequest(), metadata=mine),
     ]
     for call in denied:
         code, _, _ = await refused(call)
@@ -355,7 +355,9 @@ async def test_ledger_usage_and_cut(api: Api, acme: TestTenant) -> None:
     assert usage.tenant_uid == acme.uid.hex()
     assert (usage.accepted_readings, usage.stored_readings) == (3, 3)
     assert usage.stored_bytes > 100
-    assert (await api.stub.CutEpochs(pb.CutEpochsRequest(), metadata=admin)).partitions == 1
+    assert (await api.stub.SealEpochs(pb.SealEpochsRequest(), metadata=admin)).partitions == 1
+    assert (await api.stub.SealEpochs(pb.SealEpochsRequest(), metadata=admin)).partitions == 0
+    assert (await api.stub.GetLedger(pb.GetLedgerRequest(), metadata=admin)).difference_readings == 0
     code, _, _ = await refused(
         api.stub.GetLedger(pb.GetLedgerRequest(tenant="tenants/nobody"), metadata=admin)
     )

@@ -183,7 +183,7 @@ class QueryClient:
     aggregate = _blocking(AsyncQueryClient.aggregate)
     ledger = _blocking(AsyncQueryClient.ledger)
     storage_usage = _blocking(AsyncQueryClient.storage_usage)
-    cut_epochs = _blocking(AsyncQueryClient.cut_epochs)
+    seal_epochs = _blocking(AsyncQueryClient.seal_epochs)
 
 
 class TelemetryPublisher:

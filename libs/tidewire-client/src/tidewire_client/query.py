@@ -336,6 +336,6 @@ class AsyncQueryClient:
         request = rpc.GetStorageUsageRequest(tenant=tenant_name(tenant) if tenant else "")
         return list((await self._call(lambda stub: stub.GetStorageUsage, request)).usages)
 
-    async def cut_epochs(self) -> int:
+    async def seal_epochs(self) -> int:
         """Ends the epoch of every partition. Platform administrators only. Returns how many partitions got a cut."""
-        return (await self._call(lambda stub: stub.CutEpochs, rpc.CutEpochsRequest())).partitions
+        return (await self._call(lambda stub: stub.SealEpochs, rpc.SealEpochsRequest())).partitions

@@ -11,7 +11,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     "Aggregate": _OF_A_TENANT,
     "GetLedger": _OF_A_TENANT | {Role.PLATFORM_ADMIN},
     "GetStorageUsage": _OF_A_TENANT | {Role.PLATFORM_ADMIN, Role.SERVICE},
-    "CutEpochs": frozenset({Role.PLATFORM_ADMIN}),
+    "SealEpochs": frozenset({Role.PLATFORM_ADMIN}),
 }
 
 PLATFORM_WIDE = frozenset({Role.PLATFORM_ADMIN, Role.SERVICE})

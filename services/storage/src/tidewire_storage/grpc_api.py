@@ -114,11 +114,11 @@ class StorageServicer:
         usages = await self._accounts.usage(self._any_tenant(request.tenant, call))
         return pb.GetStorageUsageResponse(usages=[convert.usage_to_message(usage) for usage in usages])
 
-    async def CutEpochs(self, request: pb.CutEpochsRequest, call: Call) -> pb.CutEpochsResponse:
+    async def SealEpochs(self, request: pb.SealEpochsRequest, call: Call) -> pb.SealEpochsResponse:
         """Ends every partition's epoch."""
         remaining = call.time_remaining()
-        partitions = await self._accounts.cut_epochs(MAX_US if remaining is None else remaining * 0.9)
-        return pb.CutEpochsResponse(partitions=partitions)
+        partitions = await self._accounts.seal_epochs(MAX_US if remaining is None else remaining * 0.9)
+        return pb.SealEpochsResponse(partitions=partitions)
 
     def _any_tenant(self, name: str, call: Call) -> TenantId | None:
         """The tenant of a name; None for all, which only the platform's own may ask for."""

@@ -169,6 +169,9 @@ class BlockReader(Protocol):
     async def series(self, tenant: TenantId, device_uids: Sequence[bytes]) -> list[SeriesStates]:
         """States of these devices (those that have any), one item per metric set."""
 
+    async def unsealed(self, place: TopicPartitionKey) -> list[EpochCoverage]:
+        """As in Sealing."""
+
     async def epochs(self, place: TopicPartitionKey) -> list[EpochCoverage]:
         """All epochs of a partition, rising."""
 

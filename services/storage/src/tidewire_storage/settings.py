@@ -49,7 +49,7 @@ class Settings:
     """Below this much free disk nothing is stored until there is more. The log stops at more than this, so that what
     it acknowledged can still be stored."""
 
-    seal_seconds: float = setting(5.0, minimum=0.05, maximum=3600)
+    seal_seconds: float = setting(2.0, minimum=0.05, maximum=3600)
     """Time between two looks for epochs that have ended and can be sealed, in seconds."""
 
     purge_seconds: float = setting(2.0, minimum=0.05, maximum=3600)

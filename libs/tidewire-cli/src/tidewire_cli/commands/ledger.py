@@ -76,13 +76,13 @@ async def show(
     )
 
 
-@command(storage, "cut")
-async def cut(session: Session) -> None:
-    """End the epoch of every partition with a durable cut (platform administrators)."""
+@command(storage, "seal")
+async def seal(session: Session) -> None:
+    """Seal what is stored now: fewer blocks, each device's readings side by side (platform administrators)."""
     from tidewire_client import AsyncQueryClient
 
-    partitions = await AsyncQueryClient(await session.connection()).cut_epochs()
-    session.out.done(f"Cut {partitions} partitions.", {"partitions": partitions})
+    partitions = await AsyncQueryClient(await session.connection()).seal_epochs()
+    session.out.done(f"Sealed what {partitions} partitions had.", {"partitions": partitions})
 
 
 @command(storage, "usage")

@@ -8,10 +8,12 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.ids import TenantId
 from tidewire_kit.log.port import MessageLog
+from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.ports import BlockReader, LedgerAccount, TenantUsage
 
 _POLL_SECONDS = 0.05
 _CUT_SECONDS = 20.0
+_SEAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +83,22 @@ class Accounts:
                 why = f"{partitions - len(noted)} of {partitions} partitions have no owner yet; try again shortly"
                 raise Unavailable("storage", why, reason="PARTITIONS_WITHOUT_OWNER")
             await asyncio.sleep(_POLL_SECONDS)
+
+    async def seal_epochs(self, max_seconds: float = _SEAL_SECONDS) -> int:
+        """As `cut_epochs`, and returns when no epoch that has ended is left to be sealed by its owner.
+
+        Unavailable when that takes too long; it goes on then.
+        """
+        deadline = self._clock.monotonic() + min(max_seconds, _SEAL_SECONDS)
+        cut = await self.cut_epochs(max_seconds)
+        incarnation = self._log.incarnation(self._topic)
+        places = [
+            TopicPartitionKey(incarnation, number) for number in range(self._log.partitions(self._topic))
+        ]
+        for place in places:
+            while await self._store.unsealed(place):
+                if self._clock.monotonic() >= deadline:
+                    why = "what was stored is being sealed, which takes longer; ask again to wait for it"
+                    raise Unavailable("storage", why, reason="STILL_SEALING")
+                await asyncio.sleep(_POLL_SECONDS)
+        return cut

@@ -595,7 +595,9 @@ class LedgerEntry(_message.Message):
     stored_readings: _builtins.int
     """Readings written in blocks."""
     duplicate_readings: _builtins.int
-    """Readings in segments recognised as sent again."""
+    """Readings in segments recognised as sent again, and those that a later one of the same device, metric and time had
+    replaced when they were sealed.
+    """
     dead_lettered_readings: _builtins.int
     """Readings in records that could not be processed."""
     present_readings: _builtins.int
@@ -707,8 +709,8 @@ class StorageUsage(_message.Message):
 Global___StorageUsage: _TypeAlias = StorageUsage  # noqa: Y015
 
 @_typing.final
-class CutEpochsRequest(_message.Message):
-    """Request of CutEpochs."""
+class SealEpochsRequest(_message.Message):
+    """Request of SealEpochs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -721,17 +723,17 @@ class CutEpochsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CutEpochsRequest: _TypeAlias = CutEpochsRequest  # noqa: Y015
+Global___SealEpochsRequest: _TypeAlias = SealEpochsRequest  # noqa: Y015
 
 @_typing.final
-class CutEpochsResponse(_message.Message):
-    """Response of CutEpochs."""
+class SealEpochsResponse(_message.Message):
+    """Response of SealEpochs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTITIONS_FIELD_NUMBER: _builtins.int
     partitions: _builtins.int
-    """Partitions that got a cut."""
+    """Partitions that had something to end."""
     def __init__(
         self,
         *,
@@ -743,4 +745,4 @@ class CutEpochsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CutEpochsResponse: _TypeAlias = CutEpochsResponse  # noqa: Y015
+Global___SealEpochsResponse: _TypeAlias = SealEpochsResponse  # noqa: Y015

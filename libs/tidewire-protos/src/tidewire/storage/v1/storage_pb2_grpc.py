@@ -66,10 +66,10 @@ class StorageServiceStub:
                 request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.GetStorageUsageRequest.SerializeToString,
                 response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.GetStorageUsageResponse.FromString,
                 _registered_method=True)
-        self.CutEpochs = channel.unary_unary(
-                '/tidewire.storage.v1.StorageService/CutEpochs',
-                request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.CutEpochsRequest.SerializeToString,
-                response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.CutEpochsResponse.FromString,
+        self.SealEpochs = channel.unary_unary(
+                '/tidewire.storage.v1.StorageService/SealEpochs',
+                request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.SealEpochsRequest.SerializeToString,
+                response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.SealEpochsResponse.FromString,
                 _registered_method=True)
 
 
@@ -120,8 +120,10 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CutEpochs(self, request, context):
-        """Ends the epoch of every partition of the telemetry topic with a durable cut. Platform administrators only.
+    def SealEpochs(self, request, context):
+        """Ends the epoch of every partition of the telemetry topic with a durable cut, and returns when all that was stored before
+        is sealed: in few and small blocks, each device's readings side by side. Storage does the same by itself when an
+        epoch has lasted an hour or holds much. Platform administrators only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,10 +162,10 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.GetStorageUsageRequest.FromString,
                     response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.GetStorageUsageResponse.SerializeToString,
             ),
-            'CutEpochs': grpc.unary_unary_rpc_method_handler(
-                    servicer.CutEpochs,
-                    request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.CutEpochsRequest.FromString,
-                    response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.CutEpochsResponse.SerializeToString,
+            'SealEpochs': grpc.unary_unary_rpc_method_handler(
+                    servicer.SealEpochs,
+                    request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.SealEpochsRequest.FromString,
+                    response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.SealEpochsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -341,7 +343,7 @@ class StorageService:
             _registered_method=True)
 
     @staticmethod
-    def CutEpochs(request,
+    def SealEpochs(request,
             target,
             options=(),
             channel_credentials=None,
@@ -354,9 +356,9 @@ class StorageService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tidewire.storage.v1.StorageService/CutEpochs',
-            tidewire_dot_storage_dot_v1_dot_storage__pb2.CutEpochsRequest.SerializeToString,
-            tidewire_dot_storage_dot_v1_dot_storage__pb2.CutEpochsResponse.FromString,
+            '/tidewire.storage.v1.StorageService/SealEpochs',
+            tidewire_dot_storage_dot_v1_dot_storage__pb2.SealEpochsRequest.SerializeToString,
+            tidewire_dot_storage_dot_v1_dot_storage__pb2.SealEpochsResponse.FromString,
             options,
             channel_credentials,
             insecure,

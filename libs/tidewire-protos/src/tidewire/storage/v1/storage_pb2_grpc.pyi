@@ -47,8 +47,11 @@ class StorageServiceStub:
     """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour."""
     GetStorageUsage: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetStorageUsageRequest, _storage_pb2.GetStorageUsageResponse]
     """Gets what the caller's tenant, or every tenant for the platform, keeps in storage."""
-    CutEpochs: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CutEpochsRequest, _storage_pb2.CutEpochsResponse]
-    """Ends the epoch of every partition of the telemetry topic with a durable cut. Platform administrators only."""
+    SealEpochs: _grpc.UnaryUnaryMultiCallable[_storage_pb2.SealEpochsRequest, _storage_pb2.SealEpochsResponse]
+    """Ends the epoch of every partition of the telemetry topic with a durable cut, and returns when all that was stored before
+    is sealed: in few and small blocks, each device's readings side by side. Storage does the same by itself when an
+    epoch has lasted an hour or holds much. Platform administrators only.
+    """
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
@@ -69,8 +72,11 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour."""
     GetStorageUsage: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetStorageUsageRequest, _storage_pb2.GetStorageUsageResponse]  # type: ignore[assignment]
     """Gets what the caller's tenant, or every tenant for the platform, keeps in storage."""
-    CutEpochs: _aio.UnaryUnaryMultiCallable[_storage_pb2.CutEpochsRequest, _storage_pb2.CutEpochsResponse]  # type: ignore[assignment]
-    """Ends the epoch of every partition of the telemetry topic with a durable cut. Platform administrators only."""
+    SealEpochs: _aio.UnaryUnaryMultiCallable[_storage_pb2.SealEpochsRequest, _storage_pb2.SealEpochsResponse]  # type: ignore[assignment]
+    """Ends the epoch of every partition of the telemetry topic with a durable cut, and returns when all that was stored before
+    is sealed: in few and small blocks, each device's readings side by side. Storage does the same by itself when an
+    epoch has lasted an hour or holds much. Platform administrators only.
+    """
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers questions about stored readings. The tenant in a name must be the caller's own. Every reading that ingestion
@@ -126,11 +132,14 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets what the caller's tenant, or every tenant for the platform, keeps in storage."""
 
     @_abc_1.abstractmethod
-    def CutEpochs(
+    def SealEpochs(
         self,
-        request: _storage_pb2.CutEpochsRequest,
+        request: _storage_pb2.SealEpochsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_storage_pb2.CutEpochsResponse, _abc.Awaitable[_storage_pb2.CutEpochsResponse]]:
-        """Ends the epoch of every partition of the telemetry topic with a durable cut. Platform administrators only."""
+    ) -> _typing.Union[_storage_pb2.SealEpochsResponse, _abc.Awaitable[_storage_pb2.SealEpochsResponse]]:
+        """Ends the epoch of every partition of the telemetry topic with a durable cut, and returns when all that was stored before
+        is sealed: in few and small blocks, each device's readings side by side. Storage does the same by itself when an
+        epoch has lasted an hour or holds much. Platform administrators only.
+        """
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
