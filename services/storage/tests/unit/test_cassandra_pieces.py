@@ -80,6 +80,8 @@ def test_a_row_of_either_table_gives_the_block_back() -> None:
             "attempt",
             "expires_us",
             "metric_sets",
+            "block_level",
+            "head_bytes",
         ]
         row = type("Row", (), dict(zip([*columns, *rest, *facts], values, strict=True)))
         assert rows.block_of(row, TENANT, PLACE, row.epoch) == named
