@@ -17,6 +17,7 @@ from tidewire_kit.owner import OwnerSettings
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.gather import EpochLimits
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
+from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.consumer import telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
 
@@ -40,9 +41,11 @@ async def main(directory: Path, keyspace: Sequence[str]) -> None:
         await asyncio.sleep(0.01)
     sys.stdout.write("owning\n")
     sys.stdout.flush()
+    sealing = SealEpochs(store, lambda: ingest.places, lambda: ingest.buried)
     while True:
+        await sealing.round()
         await store.sweep()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
 
 
 def cassandra_store(contact_points: str, keyspace: str, directory: Path, incarnation: bytes):
