@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 from typing import Any
 
 import numpy as np
@@ -301,3 +302,38 @@ async def test_series_states_are_made_from_sealed_blocks_too(rig) -> None:
         ]
 
     await until(known)
+
+
+async def test_nothing_is_sealed_while_readings_come_fast(rig) -> None:
+    device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
+    await publish(rig, device, 2)
+    await rig.accounts.cut_epochs()
+    pressed = True
+    sealing = SealEpochs(rig.store, lambda: rig.ingest.places, lambda: rig.ingest.buried, lambda: pressed)
+    assert await sealing.round() == 0
+    pressed = False
+    assert await sealing.round() == 1
+
+
+@pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+async def test_a_catalog_of_the_first_version_is_brought_up_to_date(rig) -> None:
+    device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
+    model = await publish(rig, device, 3)
+    await rig.accounts.cut_epochs()
+    await rig.stop()
+    catalog = sqlite3.connect(rig.path / "storage" / "catalog.db", isolation_level=None)
+    for statement in (
+        "DROP INDEX epochs_flushed",
+        "DROP INDEX epochs_sealed",
+        "ALTER TABLE epochs DROP COLUMN seal_id",
+        "ALTER TABLE blocks DROP COLUMN level",
+        "ALTER TABLE blocks DROP COLUMN head_bytes",
+        "PRAGMA user_version=1",
+    ):
+        catalog.execute(statement)
+    catalog.close()
+    await rig.start()
+    assert await rig.read(device) == model
+    assert await rig.sealing.round() == 1
+    assert await rig.read(device) == model
+    assert await rig.difference() == 0

@@ -49,7 +49,9 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     metrics.watch_owner(owner.stats, ctx.metrics)
     lag = LagWatch(ctx.log, ctx.clock.now_us, GROUP, topics.TELEMETRY, ctx.metrics)
     accounts = Accounts(store, ctx.log, ctx.clock, topics.TELEMETRY, lambda: ingest.in_flight_readings)
-    sealing = SealEpochs(store, lambda: ingest.places, lambda: ingest.buried, metrics.sealed)
+    sealing = SealEpochs(
+        store, lambda: ingest.places, lambda: ingest.buried, lambda: ingest.pressed, metrics.sealed
+    )
     housekeeping = Housekeeping(
         store,
         ingest,

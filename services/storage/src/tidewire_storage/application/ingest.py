@@ -103,6 +103,11 @@ class IngestReadings:
         return self._gather.partitions.values()
 
     @property
+    def pressed(self) -> bool:
+        """Whether readings come nearly as fast as they can be stored: what can wait should."""
+        return self._gather.cells * 2 >= self._limits.flush_cells
+
+    @property
     def buried(self) -> Buried:
         """What is not to be stored any more."""
         return self._buried

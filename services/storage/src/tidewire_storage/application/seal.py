@@ -38,21 +38,28 @@ class SealEpochs:
         store: Sealing,
         owned: Callable[[], Collection[TopicPartitionKey]],
         buried: Callable[[], Buried],
+        pressed: Callable[[], bool] = lambda: False,
         on_seal: Callable[[SealReport], None] = lambda report: None,
     ) -> None:
-        """`owned` are the partitions of this process, `buried` what it is not to store any more."""
+        """`owned` are the partitions of this process, `buried` what it is not to store any more.
+
+        While `pressed` says so nothing is begun: readings have to be visible within seconds, sealing saves room.
+        """
         self._store = store
         self._owned = owned
         self._buried = buried
+        self._pressed = pressed
         self._on_seal = on_seal
         self.lock = asyncio.Lock()
         """Held while an epoch is sealed: what is buried with it held does not come back."""
 
     async def round(self) -> int:
-        """Seals every epoch of the owned partitions that has ended and is there in full. Returns how many."""
+        """Seals the epochs of the owned partitions that have ended and are there in full. Returns how many."""
         sealed = 0
         for place in list(self._owned()):
             for epoch in await self._store.unsealed(place):
+                if self._pressed():
+                    return sealed
                 async with self.lock:
                     sealed += await self._seal(place, epoch)
         return sealed
