@@ -334,6 +334,10 @@ async def test_a_catalog_of_the_first_version_is_brought_up_to_date(rig) -> None
     catalog.close()
     await rig.start()
     assert await rig.read(device) == model
-    assert await rig.sealing.round() == 1
+
+    async def sealed() -> bool:  # once the partitions are ours again
+        return await rig.sealing.round() == 1
+
+    await until(sealed)
     assert await rig.read(device) == model
     assert await rig.difference() == 0
