@@ -52,14 +52,16 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
 
     places = {TopicPartitionKey(_incarnation(rig), rig.partition(device)) for device in devices}
 
-    async def every_partition_cut() -> bool:
+    async def every_partition_sealed() -> bool:
         epochs = [await rig.store.epochs(place) for place in places]
-        return all(len(of_place) > 1 for of_place in epochs)
+        return all(len(of_place) > 1 and of_place[0].sealed for of_place in epochs)
 
     for number in range(KILLS):
         process = await asyncio.to_thread(_start, rig)
         if number == 0:
-            await until(every_partition_cut, seconds=60, message="the first process ends an epoch everywhere")
+            await until(
+                every_partition_sealed, seconds=60, message="the first process seals an epoch everywhere"
+            )
         else:
             await asyncio.sleep(rng.uniform(0.02, 0.3))
         process.kill()
