@@ -164,6 +164,25 @@ async def test_a_restart_goes_on_where_the_effect_ended_with_the_window_it_had(l
     assert again.counts(TENANT) == (2, 1, 0)
 
 
+async def test_what_is_found_stored_is_committed_though_nothing_comes(log: EmbeddedLog) -> None:
+    memory = Memory()
+    owner = owner_of(log, memory)
+    await owner.start()
+    await put_tables(log, 0, table(1.0))
+    await put_tables(log, 0, table(2.0))
+    await until(lambda: committed_is(log, {0: 2}))
+    await owner.close()
+    consumer = await log.consume(GROUP, [topics.TELEMETRY], _Nobody())
+    await until(lambda: _joined(consumer))
+    await consumer.commit({(topics.TELEMETRY, 0): 1})  # as after a kill between the effect and its commit
+    await consumer.close()
+
+    owner = owner_of(log, Memory(memory.durable))
+    await owner.start()
+    await until(lambda: committed_is(log, {0: 2}))
+    await owner.close()
+
+
 class _Nobody:
     async def assigned(self, partitions: object) -> None:
         return None

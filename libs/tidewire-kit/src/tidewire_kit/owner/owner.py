@@ -90,6 +90,8 @@ class PartitionOwner:
         self._dead_letters = DeadLetters(log, clock, group)
         self._hasher: SegmentHasher | None = None
         self._windows: dict[TopicPartition, DedupWindow] = {}
+        self._loaded: dict[TopicPartition, int] = {}
+        """What was found stored, to be committed to the log: its last owner may have died between the two."""
         self._consumer: Consumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -163,6 +165,7 @@ class PartitionOwner:
             window.load(progress.entries)
             if progress.next_offset is not None:
                 offsets[partition] = progress.next_offset
+        self._loaded |= {partition: offset for partition, offset in offsets.items() if offset}
         return offsets
 
     # Loop
@@ -192,6 +195,9 @@ class PartitionOwner:
             await self._start_over(consumer)
         self._pause_or_resume(consumer)
         records = await consumer.poll(self._settings.poll_seconds, self._settings.poll_bytes)
+        if self._loaded:
+            loaded, self._loaded = self._loaded, {}
+            await self._commit(loaded)
         if records:
             await self._work(consumer, records)
         await self._commit(await self._processor.settle())
