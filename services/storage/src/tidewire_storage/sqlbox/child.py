@@ -168,7 +168,7 @@ def main() -> None:
     wire = Wire(socket.socket(fileno=0))
     try:
         limits = json.loads(sys.argv[2])
-        connection, readings = _database(wire, int(limits["memory_bytes"]))
+        connection, readings = database(wire, int(limits["memory_bytes"]))
         _rehearse(connection)
         jail.lock(int(limits["memory_bytes"]) + (192 << 20), int(limits["cpu_seconds"]))
         _, payload = wire.receive()  # START
@@ -187,7 +187,8 @@ def main() -> None:
     os._exit(0)
 
 
-def _database(wire: Wire, memory_bytes: int) -> tuple[duckdb.DuckDBPyConnection, Table]:
+def database(wire: Wire, memory_bytes: int) -> tuple[duckdb.DuckDBPyConnection, Table]:
+    """An empty database with the tables over `wire`, its settings locked; and the table `readings`."""
     connection = duckdb.connect(
         ":memory:", config={"threads": "1", "memory_limit": f"{memory_bytes >> 10}KiB"}
     )
