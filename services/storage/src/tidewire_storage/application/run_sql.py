@@ -181,6 +181,8 @@ class _Statement:
                     "SQL_REFUSED", f"reads the tables more than {_MOST_SCANS} times; join them instead"
                 )
             number, table, bounds = _question(payload)
+            if number in self._scans:
+                raise ProcessEnded("it opened a scan twice")
             self._scans[number] = self._tables.scan(self._tenant, table, bounds)
             return
         number = int.from_bytes(payload, "little")

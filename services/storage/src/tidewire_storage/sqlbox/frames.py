@@ -25,13 +25,11 @@ class Kind(IntEnum):
     """To storage, JSON: a scan of a table, with the bounds that the statement has."""
     NEXT = 5
     """To storage: the scan's number, 4 bytes; answered by DATA or END."""
-    CLOSE = 6
-    """To storage: the scan's number; not answered."""
-    RESULT = 7
+    RESULT = 6
     """To storage: the next bytes of the Arrow stream of the result."""
-    DONE = 8
+    DONE = 7
     """To storage, JSON: the result is complete."""
-    ERROR = 9
+    ERROR = 8
     """To storage, JSON: kind and message; the process ends."""
 
 
