@@ -22,6 +22,8 @@ _STRIPPED_DIRECTORIES = {"tests", "include", "__pycache__"}
 _STRIPPED_SUFFIXES = {".pyx", ".pxd", ".pxi", ".pyi", ".h", ".hpp", ".c", ".cpp", ".a", ".lib"}
 _STRIPPED_PACKAGES = {"kubernetes/aio"}
 """The asyncio twin of the client, which nothing of ours imports: 60 MB."""
+_STRIPPED_LIBRARIES = re.compile(r"zstandard/_cffi\.|pyarrow/\w*_flight\.")
+"""Twins of what is used, and what nothing of ours imports: 45 MB."""
 _SAMPLES = {"CGM.csv.gz", "sea_surface_temperature.csv.gz"}
 """Of bokeh-sampledata's files the ones that `tidewire demo` reads."""
 
@@ -58,6 +60,8 @@ def _is_stripped(path: Path) -> bool:
     if path.parent.name == "_data" and path.parent.parent.name == "bokeh_sampledata":
         return path.name not in _SAMPLES
     # uv notes in these when and from where it has installed.
+    if ".so" in path.name and _STRIPPED_LIBRARIES.search(path.as_posix()):
+        return True
     return path.suffix in _STRIPPED_SUFFIXES or path.name in {"uv_cache.json", "direct_url.json", ".lock"}
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import pyarrow as pa
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -392,3 +393,33 @@ async def test_metrics_tell_what_is_stored_visible_and_missing(api: Api, acme: T
         return (await asyncio.to_thread(read))["tidewire_ledger_difference_readings"] == 2
 
     await until(missing)
+
+
+async def test_run_sql_streams_arrow(api: Api, acme: TestTenant) -> None:
+    device = api.world.add_device(acme, "pump-1")
+    await api.publish(device, ["temp"], [(T0 + n * SECOND, [float(n)]) for n in range(10)])
+    reader = api.as_(acme, Role.READER)
+
+    def run(statement: str, parent: str = "tenants/acme"):
+        return api.stub.RunSql(pb.RunSqlRequest(parent=parent, statement=statement), metadata=reader)
+
+    async def stored() -> bool:
+        answer = await api.stub.GetLatest(pb.GetLatestRequest(parent="tenants/acme"), metadata=reader)
+        return bool(answer.values)
+
+    await until(stored)
+    parts = [part.arrow_ipc async for part in run("SELECT sum(value) AS total FROM readings WHERE value > 1")]
+    assert pa.ipc.open_stream(b"".join(parts)).read_all().to_pydict() == {"total": [44.0]}
+    for statement, parent, reason in (
+        ("SET threads = 2", "tenants/acme", "SQL_REFUSED"),
+        ("SELECT 1", "tenants/other", "OTHER_TENANT"),
+    ):
+        assert (await refused(collect(run(statement, parent))))[1] == reason
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"http://{api.service.metrics_address}/metrics") as page:
+            return str(page.read().decode())
+
+    text = await asyncio.to_thread(metrics)
+    assert 'tidewire_storage_sql_statements_total{outcome="ok"} 1.0' in text
+    assert "tidewire_storage_sql_scanned_readings_total 10.0" in text

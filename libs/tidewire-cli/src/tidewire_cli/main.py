@@ -18,6 +18,7 @@ from tidewire_cli.commands import (
     ledger,
     publish,
     query,
+    sql,
     status,
     tenants,
     tokens,
@@ -64,6 +65,7 @@ def build() -> typer.Typer:
     root.__doc__ = _HELP
     command(app, "status")(status.status)
     command(app, "query")(query.query)
+    command(app, "sql")(sql.sql)
     command(app, "publish")(publish.publish)
     command(app, "simulate")(publish.simulate)
     command(app, "import")(imports.import_)

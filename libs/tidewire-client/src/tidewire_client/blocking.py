@@ -181,6 +181,7 @@ class QueryClient:
     series = _blocking(AsyncQueryClient.series)
     read_series = _blocking(AsyncQueryClient.read_series)
     aggregate = _blocking(AsyncQueryClient.aggregate)
+    sql = _blocking(AsyncQueryClient.sql)
     ledger = _blocking(AsyncQueryClient.ledger)
     storage_usage = _blocking(AsyncQueryClient.storage_usage)
     seal_epochs = _blocking(AsyncQueryClient.seal_epochs)

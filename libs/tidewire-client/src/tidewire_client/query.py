@@ -4,7 +4,7 @@ Times are given as aware datetimes, `datetime64` or microseconds, and come back 
 their start and exclude their end.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -319,6 +319,36 @@ class AsyncQueryClient:
             )
             for one in answer.series
         ]
+
+    async def iterate_sql(
+        self, statement: str, *, timeout_seconds: float = _STREAM_SECONDS
+    ) -> AsyncGenerator[bytes]:
+        """Runs one SELECT over the tenant's readings; yields one Arrow IPC stream in parts of at most 1 MiB.
+
+        Leaving the iteration ends the statement. Raises TidewireError, also between parts; nothing is repeated.
+        """
+        request = rpc.RunSqlRequest(parent=await self._parent(), statement=statement)
+        channel = await self.connection.channel(STORAGE)
+        parts = StorageServiceStub(channel).RunSql(
+            request, metadata=self.connection.metadata(), timeout=timeout_seconds
+        )
+        try:
+            async for part in parts:
+                yield part.arrow_ipc
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(
+                error, STORAGE, ", ".join(self.connection.known_addresses(STORAGE))
+            ) from error
+        finally:
+            parts.cancel()
+
+    async def sql(self, statement: str, *, timeout_seconds: float = _STREAM_SECONDS) -> bytes:
+        """Runs one SELECT (DuckDB's dialect) over the tables `readings`, `devices` and `series` of the tenant.
+
+        Returns an Arrow IPC stream: `pyarrow.ipc.open_stream(answer).read_all()` is a table, and
+        `polars.read_ipc_stream(answer)` a data frame.
+        """
+        return b"".join([part async for part in self.iterate_sql(statement, timeout_seconds=timeout_seconds)])
 
     async def ledger(
         self, *, tenant: str = "", start: Moment | None = None, end: Moment | None = None

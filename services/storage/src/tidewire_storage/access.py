@@ -9,6 +9,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     "ListSeries": _OF_A_TENANT,
     "ReadSeries": _OF_A_TENANT,
     "Aggregate": _OF_A_TENANT,
+    "RunSql": _OF_A_TENANT,
     "GetLedger": _OF_A_TENANT | {Role.PLATFORM_ADMIN},
     "GetStorageUsage": _OF_A_TENANT | {Role.PLATFORM_ADMIN, Role.SERVICE},
     "SealEpochs": frozenset({Role.PLATFORM_ADMIN}),

@@ -1,6 +1,7 @@
 """The gRPC front end: parse, call the use case, render. Knows nothing of blocks or the catalog."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from tidewire.storage.v1 import storage_pb2 as pb
 from tidewire_kit.directory import Directory
@@ -14,6 +15,7 @@ from tidewire_storage.application.aggregate import Aggregate
 from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.run_sql import RunSql
 from tidewire_storage.application.sweep import MAX_US
 
 _LATEST_DEFAULT, _LATEST_MOST = 1_000, 15_000
@@ -31,6 +33,7 @@ class StorageServicer:
         read_series: ReadSeries,
         aggregate: Aggregate,
         accounts: Accounts,
+        run_sql: RunSql,
     ) -> None:
         self._directory = directory
         self._names = names
@@ -38,6 +41,7 @@ class StorageServicer:
         self._read_series = read_series
         self._aggregate = aggregate
         self._accounts = accounts
+        self._run_sql = run_sql
 
     async def GetLatest(self, request: pb.GetLatestRequest, call: Call) -> pb.GetLatestResponse:
         """Newest value of each metric."""
@@ -99,6 +103,14 @@ class StorageServicer:
             across_devices=request.across_devices,
         )
         return pb.AggregateResponse(series=[convert.series_to_message(item, functions) for item in series])
+
+    async def RunSql(self, request: pb.RunSqlRequest, call: Call) -> None:
+        """A statement. Written from here, so that a caller who goes away ends it at once."""
+        tenant = _tenant(request.parent, call)
+        async with aclosing(self._run_sql.run(tenant, request.statement)) as parts:
+            async for part in parts:
+                call.check()
+                await call.context.write(pb.RunSqlResponse(arrow_ipc=part).SerializeToString())
 
     async def GetLedger(self, request: pb.GetLedgerRequest, call: Call) -> pb.GetLedgerResponse:
         """The loss ledger."""

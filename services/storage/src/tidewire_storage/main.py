@@ -12,6 +12,7 @@ from tidewire_kit.owner import OwnerSettings
 from tidewire_kit.service import ServiceContext, ServiceParts
 from tidewire_kit.settings import load
 from tidewire_storage.access import ACCESS
+from tidewire_storage.adapters import sql_process
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
@@ -22,7 +23,9 @@ from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.run_sql import RunSql, SqlLimits
 from tidewire_storage.application.seal import SealEpochs
+from tidewire_storage.application.sql_tables import SqlTables
 from tidewire_storage.consumer import GROUP, telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.grpc_api import StorageServicer
@@ -68,13 +71,17 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     )
     names = Names(ctx.directory)
     directories = Directories(store)
+    series = SeriesDirectory(store, names)
+    tables = SqlTables(store, directories, names, series, incarnation)
+    run_sql = RunSql(names, tables, sql_process.launch, _sql_limits(settings), metrics.statement_ended)
     servicer = StorageServicer(
         ctx.directory,
         names,
-        SeriesDirectory(store, names),
+        series,
         ReadSeries(store, directories, names, incarnation),
         Aggregate(store, directories, names, incarnation),
         accounts,
+        run_sql,
     )
     descriptor = storage_pb2.DESCRIPTOR.services_by_name["StorageService"]
 
@@ -145,6 +152,18 @@ def _limits(settings: Settings) -> IngestLimits:
         settings.flush_cells,
         settings.series_seconds,
         EpochLimits(settings.epoch_seconds * 1_000_000, settings.epoch_bytes),
+    )
+
+
+def _sql_limits(settings: Settings) -> SqlLimits:
+    return SqlLimits(
+        seconds=settings.sql_seconds,
+        memory_bytes=settings.sql_memory_bytes,
+        scanned_rows=settings.sql_scanned_rows,
+        result_rows=settings.sql_result_rows,
+        result_bytes=settings.sql_result_bytes,
+        statements=settings.sql_statements,
+        statements_per_tenant=settings.sql_statements_per_tenant,
     )
 
 

@@ -115,6 +115,27 @@ class StorageMetrics:
         self._removed = Counter(
             "tidewire_storage_removed_readings", "Readings removed, by reason.", ["reason"], registry=registry
         )
+        self._statements = Counter(
+            "tidewire_storage_sql_statements",
+            "Statements of RunSql, by outcome: ok, cancelled, or the reason of the error.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._statement_seconds = Histogram(
+            "tidewire_storage_sql_seconds",
+            "Time that a statement took, with the start of its process and the delivery of its result.",
+            buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+            registry=registry,
+        )
+        self._scanned = Counter(
+            "tidewire_storage_sql_scanned_readings", "Readings that statements scanned.", registry=registry
+        )
+
+    def statement_ended(self, outcome: str, seconds: float, scanned_readings: int) -> None:
+        """A statement of RunSql has ended: `ok`, `cancelled`, or the reason of its error."""
+        self._statements.labels(outcome).inc()
+        self._statement_seconds.observe(seconds)
+        self._scanned.inc(scanned_readings)
 
     def watch_owner(self, stats: OwnerStats, registry: CollectorRegistry) -> None:
         """Shows the partition owner's counts."""

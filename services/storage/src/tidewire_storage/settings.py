@@ -60,3 +60,25 @@ class Settings:
 
     recount_seconds: float = setting(30.0, minimum=0.05, maximum=86400)
     """Time between two recounts of the loss ledger, in seconds. Only files that changed are read."""
+
+    sql_seconds: float = setting(30.0, minimum=0.1, maximum=3600)
+    """Longest time that a statement of RunSql may take, the delivery of its result included, in seconds."""
+
+    sql_memory_bytes: int = setting(256 << 20, minimum=32 << 20, maximum=1 << 40)
+    """Memory that a statement may use for joins, groups and sorting. Its process has some 200 MB besides; nothing is
+    spilled to disk."""
+
+    sql_scanned_rows: int = setting(20_000_000, minimum=1)
+    """Most readings that a statement may scan, after what its filters on time, device and metric leave out."""
+
+    sql_result_rows: int = setting(1_000_000, minimum=1)
+    """Most rows in the result of a statement."""
+
+    sql_result_bytes: int = setting(128 << 20, minimum=1 << 10)
+    """Most bytes of Arrow in the result of a statement."""
+
+    sql_statements: int = setting(3, minimum=0, maximum=1000)
+    """Statements that run at once in one process of storage, each in a process of its own; 0: none is run."""
+
+    sql_statements_per_tenant: int = setting(2, minimum=1, maximum=1000)
+    """Those of them that may be of one tenant."""

@@ -505,6 +505,54 @@ class AggregateColumn(_message.Message):
 Global___AggregateColumn: _TypeAlias = AggregateColumn  # noqa: Y015
 
 @_typing.final
+class RunSqlRequest(_message.Message):
+    """Request of RunSql."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the tenant."""
+    statement: _builtins.str
+    """One SELECT, at most 64 KiB."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        statement: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSqlRequest: _TypeAlias = RunSqlRequest  # noqa: Y015
+
+@_typing.final
+class RunSqlResponse(_message.Message):
+    """Part of the response of RunSql."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARROW_IPC_FIELD_NUMBER: _builtins.int
+    arrow_ipc: _builtins.bytes
+    """The next bytes of the Arrow IPC stream, at most 1 MiB. A part may begin or end anywhere within a message of it."""
+    def __init__(
+        self,
+        *,
+        arrow_ipc: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSqlResponse: _TypeAlias = RunSqlResponse  # noqa: Y015
+
+@_typing.final
 class GetLedgerRequest(_message.Message):
     """Request of GetLedger."""
 

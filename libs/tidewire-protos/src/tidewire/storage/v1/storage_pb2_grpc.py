@@ -56,6 +56,11 @@ class StorageServiceStub:
                 request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.AggregateRequest.SerializeToString,
                 response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.AggregateResponse.FromString,
                 _registered_method=True)
+        self.RunSql = channel.unary_stream(
+                '/tidewire.storage.v1.StorageService/RunSql',
+                request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.SerializeToString,
+                response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.FromString,
+                _registered_method=True)
         self.GetLedger = channel.unary_unary(
                 '/tidewire.storage.v1.StorageService/GetLedger',
                 request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.GetLedgerRequest.SerializeToString,
@@ -106,6 +111,15 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunSql(self, request, context):
+        """Runs one SELECT, in DuckDB's dialect, over the tables `readings`, `devices` and `series` of the caller's tenant. The
+        parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
+        nothing written. Limits of time, memory, rows and bytes are settings of storage.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLedger(self, request, context):
         """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour.
         """
@@ -151,6 +165,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.Aggregate,
                     request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.AggregateRequest.FromString,
                     response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.AggregateResponse.SerializeToString,
+            ),
+            'RunSql': grpc.unary_stream_rpc_method_handler(
+                    servicer.RunSql,
+                    request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.FromString,
+                    response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.SerializeToString,
             ),
             'GetLedger': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLedger,
@@ -278,6 +297,33 @@ class StorageService:
             '/tidewire.storage.v1.StorageService/Aggregate',
             tidewire_dot_storage_dot_v1_dot_storage__pb2.AggregateRequest.SerializeToString,
             tidewire_dot_storage_dot_v1_dot_storage__pb2.AggregateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunSql(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tidewire.storage.v1.StorageService/RunSql',
+            tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.SerializeToString,
+            tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.FromString,
             options,
             channel_credentials,
             insecure,

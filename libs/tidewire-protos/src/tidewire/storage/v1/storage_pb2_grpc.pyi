@@ -43,6 +43,11 @@ class StorageServiceStub:
     """Reads one device's readings as columns, ordered by time, in messages of at most 10,000 rows."""
     Aggregate: _grpc.UnaryUnaryMultiCallable[_storage_pb2.AggregateRequest, _storage_pb2.AggregateResponse]
     """Aggregates readings in buckets of time."""
+    RunSql: _grpc.UnaryStreamMultiCallable[_storage_pb2.RunSqlRequest, _storage_pb2.RunSqlResponse]
+    """Runs one SELECT, in DuckDB's dialect, over the tables `readings`, `devices` and `series` of the caller's tenant. The
+    parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
+    nothing written. Limits of time, memory, rows and bytes are settings of storage.
+    """
     GetLedger: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetLedgerRequest, _storage_pb2.GetLedgerResponse]
     """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour."""
     GetStorageUsage: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetStorageUsageRequest, _storage_pb2.GetStorageUsageResponse]
@@ -68,6 +73,11 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Reads one device's readings as columns, ordered by time, in messages of at most 10,000 rows."""
     Aggregate: _aio.UnaryUnaryMultiCallable[_storage_pb2.AggregateRequest, _storage_pb2.AggregateResponse]  # type: ignore[assignment]
     """Aggregates readings in buckets of time."""
+    RunSql: _aio.UnaryStreamMultiCallable[_storage_pb2.RunSqlRequest, _storage_pb2.RunSqlResponse]  # type: ignore[assignment]
+    """Runs one SELECT, in DuckDB's dialect, over the tables `readings`, `devices` and `series` of the caller's tenant. The
+    parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
+    nothing written. Limits of time, memory, rows and bytes are settings of storage.
+    """
     GetLedger: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetLedgerRequest, _storage_pb2.GetLedgerResponse]  # type: ignore[assignment]
     """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour."""
     GetStorageUsage: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetStorageUsageRequest, _storage_pb2.GetStorageUsageResponse]  # type: ignore[assignment]
@@ -114,6 +124,17 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.AggregateResponse, _abc.Awaitable[_storage_pb2.AggregateResponse]]:
         """Aggregates readings in buckets of time."""
+
+    @_abc_1.abstractmethod
+    def RunSql(
+        self,
+        request: _storage_pb2.RunSqlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_storage_pb2.RunSqlResponse], _abc.AsyncIterator[_storage_pb2.RunSqlResponse]]:
+        """Runs one SELECT, in DuckDB's dialect, over the tables `readings`, `devices` and `series` of the caller's tenant. The
+        parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
+        nothing written. Limits of time, memory, rows and bytes are settings of storage.
+        """
 
     @_abc_1.abstractmethod
     def GetLedger(
