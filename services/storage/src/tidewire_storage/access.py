@@ -9,6 +9,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     "ListSeries": _OF_A_TENANT,
     "ReadSeries": _OF_A_TENANT,
     "Aggregate": _OF_A_TENANT,
+    "ListEvents": _OF_A_TENANT,
     "GetLedger": _OF_A_TENANT | {Role.PLATFORM_ADMIN},
     "GetStorageUsage": _OF_A_TENANT | {Role.PLATFORM_ADMIN, Role.SERVICE},
     "CutEpochs": frozenset({Role.PLATFORM_ADMIN}),

@@ -12,12 +12,14 @@ from tidewire_storage.access import PLATFORM_WIDE
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
 from tidewire_storage.application.latest import SeriesDirectory
+from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.application.sweep import MAX_US
 
 _LATEST_DEFAULT, _LATEST_MOST = 1_000, 15_000
 _SERIES_DEFAULT, _SERIES_MOST = 1_000, 10_000
+_EVENTS_DEFAULT, _EVENTS_MOST = 100, 1_000
 
 
 class StorageServicer:
@@ -31,6 +33,7 @@ class StorageServicer:
         read_series: ReadSeries,
         aggregate: Aggregate,
         accounts: Accounts,
+        events: ListEvents,
     ) -> None:
         self._directory = directory
         self._names = names
@@ -38,6 +41,7 @@ class StorageServicer:
         self._read_series = read_series
         self._aggregate = aggregate
         self._accounts = accounts
+        self._events = events
 
     async def GetLatest(self, request: pb.GetLatestRequest, call: Call) -> pb.GetLatestResponse:
         """Newest value of each metric."""
@@ -99,6 +103,25 @@ class StorageServicer:
             across_devices=request.across_devices,
         )
         return pb.AggregateResponse(series=[convert.series_to_message(item, functions) for item in series])
+
+    async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
+        """Events, newest first."""
+        tenant = _tenant(request.parent, call)
+        start, end = convert.span_us(request)
+        page = await self._events.page(
+            tenant,
+            convert.device_ids(request.devices),
+            convert.event_type(request.type),
+            convert.severity(request.min_severity),
+            start,
+            end,
+            convert.page_size(request.page_size, _EVENTS_DEFAULT, _EVENTS_MOST),
+            request.page_token,
+        )
+        return pb.ListEventsResponse(
+            events=[convert.event_to_message(*item) for item in page.events],
+            next_page_token=page.next_page_token,
+        )
 
     async def GetLedger(self, request: pb.GetLedgerRequest, call: Call) -> pb.GetLedgerResponse:
         """The loss ledger."""

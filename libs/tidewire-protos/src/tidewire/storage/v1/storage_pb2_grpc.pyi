@@ -43,6 +43,8 @@ class StorageServiceStub:
     """Reads one device's readings as columns, ordered by time, in messages of at most 10,000 rows."""
     Aggregate: _grpc.UnaryUnaryMultiCallable[_storage_pb2.AggregateRequest, _storage_pb2.AggregateResponse]
     """Aggregates readings in buckets of time."""
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListEventsRequest, _storage_pb2.ListEventsResponse]
+    """Lists events, newest first."""
     GetLedger: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetLedgerRequest, _storage_pb2.GetLedgerResponse]
     """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour."""
     GetStorageUsage: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetStorageUsageRequest, _storage_pb2.GetStorageUsageResponse]
@@ -65,6 +67,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Reads one device's readings as columns, ordered by time, in messages of at most 10,000 rows."""
     Aggregate: _aio.UnaryUnaryMultiCallable[_storage_pb2.AggregateRequest, _storage_pb2.AggregateResponse]  # type: ignore[assignment]
     """Aggregates readings in buckets of time."""
+    ListEvents: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListEventsRequest, _storage_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Lists events, newest first."""
     GetLedger: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetLedgerRequest, _storage_pb2.GetLedgerResponse]  # type: ignore[assignment]
     """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour."""
     GetStorageUsage: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetStorageUsageRequest, _storage_pb2.GetStorageUsageResponse]  # type: ignore[assignment]
@@ -108,6 +112,14 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.AggregateResponse, _abc.Awaitable[_storage_pb2.AggregateResponse]]:
         """Aggregates readings in buckets of time."""
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _storage_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.ListEventsResponse, _abc.Awaitable[_storage_pb2.ListEventsResponse]]:
+        """Lists events, newest first."""
 
     @_abc_1.abstractmethod
     def GetLedger(
