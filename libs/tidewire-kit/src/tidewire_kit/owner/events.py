@@ -188,7 +188,8 @@ class EventOwner:
         self._stale = True
         message = f"{type(error).__name__}: {error}"
         if message != self._error:
-            logger.error("owner_failed", group=self._group, error=message, exc_info=error)
+            # Without the traceback: its frames hold events, and payloads do not belong in logs.
+            logger.error("owner_failed", group=self._group, error=message)
         self._error = message
         self.stats.failures += 1
 
