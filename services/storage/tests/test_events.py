@@ -102,11 +102,12 @@ STEPS = st.lists(
         st.just(("restart",)),
         st.just(("settle",)),
     ),
-    max_size=12,
+    max_size=10,
 )
 
 
-@settings(max_examples=10, deadline=None)
+@pytest.mark.timeout(180)
+@settings(max_examples=6, deadline=None)
 @given(steps=STEPS)
 def test_it_holds_what_the_model_does(steps: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as directory:

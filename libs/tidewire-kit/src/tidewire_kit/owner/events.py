@@ -73,6 +73,8 @@ class EventOwner:
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._stale = False
+        self._uncommitted: dict[TopicPartition, int] = {}
+        """What is stored and perhaps not committed: a commit may have failed after its effect was durable."""
         self._error: str | None = None
         self._stopped_until: float | None = None
         self._stopped_why = ""
@@ -103,7 +105,9 @@ class EventOwner:
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """See `RebalanceHandler`."""
-        return await self._sink.load(partitions)
+        offsets = await self._sink.load(partitions)
+        self._uncommitted.update(offsets)
+        return offsets
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """See `RebalanceHandler`. Nothing is held between two polls."""
@@ -139,6 +143,7 @@ class EventOwner:
         else:
             consumer.pause(list(consumer.assignment))
         records = await consumer.poll(self._settings.poll_seconds, self._settings.poll_bytes)
+        await self._commit_loaded(consumer)
         by_partition: dict[TopicPartition, list[LogRecord]] = {}
         for record in records:
             by_partition.setdefault((record.topic, record.partition), []).append(record)
@@ -150,9 +155,18 @@ class EventOwner:
 
     async def _start_over(self, consumer: Consumer) -> None:
         """After a failure only what is stored is certain."""
-        for partition, offset in (await self._sink.load(consumer.assignment)).items():
+        offsets = await self._sink.load(consumer.assignment)
+        for partition, offset in offsets.items():
             consumer.seek(*partition, offset)
+        self._uncommitted.update(offsets)
         self._stale = False
+
+    async def _commit_loaded(self, consumer: Consumer) -> None:
+        owned = consumer.assignment
+        offsets = {place: offset for place, offset in self._uncommitted.items() if offset and place in owned}
+        if offsets:
+            await consumer.commit(offsets)
+        self._uncommitted.clear()
 
     async def _work(
         self, consumer: Consumer, partition: TopicPartition, sources: Sequence[LogRecord]
