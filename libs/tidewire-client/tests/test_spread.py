@@ -20,7 +20,7 @@ from tidewire_testkit.dns import Names, names
 from tidewire_testkit.polling import until
 
 SERVICE = ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"]
-ACCESS = dict.fromkeys(("PublishTelemetry", "StreamTelemetry"), frozenset({Role.OPERATOR}))
+ACCESS = dict.fromkeys((method.name for method in SERVICE.methods), frozenset({Role.OPERATOR}))
 AGE_SECONDS = 1.0  # the least that TIDEWIRE_MAX_CONNECTION_AGE_SECONDS may be
 
 
@@ -50,6 +50,11 @@ class Pod:
         self, batch: telemetry_pb2.TelemetryBatch, call: Call
     ) -> ingestion_pb2.PublishTelemetryResponse:
         return self._take(batch)
+
+    async def PublishEvents(
+        self, request: ingestion_pb2.PublishEventsRequest, call: Call
+    ) -> ingestion_pb2.PublishEventsResponse:
+        return ingestion_pb2.PublishEventsResponse()
 
     async def StreamTelemetry(
         self, batches: AsyncIterator[telemetry_pb2.TelemetryBatch], call: Call

@@ -14,6 +14,7 @@ from tidewire_cli.commands import (
     contexts,
     credentials,
     devices,
+    events,
     imports,
     ledger,
     publish,
@@ -72,6 +73,7 @@ def build() -> typer.Typer:
     for name, noun in {
         "tenant": tenants.app,
         "device": devices.app,
+        "event": events.app,
         "credential": credentials.app,
         "token": tokens.app,
         "context": contexts.app,

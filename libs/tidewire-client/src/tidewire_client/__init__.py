@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         AdminClient,
         Connection,
         DevicePublisher,
+        EventClient,
         QueryClient,
         TelemetryPublisher,
     )
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
+    from tidewire_client.events import AsyncEventClient, Event, EventRefusal, EventResult
     from tidewire_client.health import Health, check_all
     from tidewire_client.keys import generate_private_key, load_private_key, public_key_pem, save_private_key
     from tidewire_client.publisher import AsyncDevicePublisher, AsyncTelemetryPublisher
@@ -56,6 +58,7 @@ __all__ = [
     "AsyncAdminClient",
     "AsyncConnection",
     "AsyncDevicePublisher",
+    "AsyncEventClient",
     "AsyncQueryClient",
     "AsyncTelemetryPublisher",
     "BatchResult",
@@ -65,6 +68,10 @@ __all__ = [
     "DeadlineExceeded",
     "DeviceKey",
     "DevicePublisher",
+    "Event",
+    "EventClient",
+    "EventRefusal",
+    "EventResult",
     "FailedPrecondition",
     "FileToken",
     "Health",
@@ -104,6 +111,7 @@ _HOMES = {
         "AdminClient",
         "Connection",
         "DevicePublisher",
+        "EventClient",
         "QueryClient",
         "TelemetryPublisher",
     ),
@@ -123,6 +131,12 @@ _HOMES = {
         "TidewireError",
         "Unauthenticated",
         "Unavailable",
+    ),
+    "events": (
+        "AsyncEventClient",
+        "Event",
+        "EventRefusal",
+        "EventResult",
     ),
     "health": (
         "Health",

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from tidewire_client.admin import AsyncAdminClient
 from tidewire_client.connect import DEFAULT_ENDPOINT, AsyncConnection
+from tidewire_client.events import AsyncEventClient
 from tidewire_client.publisher import AsyncTelemetryPublisher
 from tidewire_client.query import AsyncQueryClient
 from tidewire_client.results import Totals
@@ -185,6 +186,17 @@ class QueryClient:
     ledger = _blocking(AsyncQueryClient.ledger)
     storage_usage = _blocking(AsyncQueryClient.storage_usage)
     seal_epochs = _blocking(AsyncQueryClient.seal_epochs)
+
+
+class EventClient:
+    """Publishes and lists events; see AsyncEventClient."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.inner = AsyncEventClient(connection.inner)
+
+    publish = _blocking(AsyncEventClient.publish)
+    list = _blocking(AsyncEventClient.list)
 
 
 class TelemetryPublisher:

@@ -8,6 +8,9 @@ from tidewire_kit.log.port import TopicSpec
 TELEMETRY = "tidewire.telemetry.v1"
 """Streams of TelemetryRecord; partition = ids.partition_of(tenant, device). Ingestion writes; storage reads."""
 
+EVENTS = "tidewire.events.v1"
+"""Streams of EventRecord; partition as for telemetry. Ingestion writes; storage reads."""
+
 REGISTRY = "tidewire.registry.v1"
 """Compacted: the full state of each tenant, device, credential and key. The registry writes; everybody reads."""
 
@@ -21,6 +24,7 @@ MEMBERS = "tidewire.members.v1"
 """Compacted: the live processes. The log's adapter writes and reads it itself, by `announce` and `members`."""
 
 TELEMETRY_RETENTION_SECONDS = 72 * 3600.0
+EVENTS_RETENTION_SECONDS = 72 * 3600.0
 DEAD_LETTER_RETENTION_SECONDS = 14 * 86400.0
 
 
@@ -32,6 +36,12 @@ def specs(partitions: int) -> list[TopicSpec]:
             partitions=partitions,
             retention_seconds=TELEMETRY_RETENTION_SECONDS,
             held_for=("tidewire.storage",),
+        ),
+        TopicSpec(
+            EVENTS,
+            partitions=partitions,
+            retention_seconds=EVENTS_RETENTION_SECONDS,
+            held_for=("tidewire.storage.events",),
         ),
         TopicSpec(REGISTRY, partitions=1, compacted=True),
         TopicSpec(DEMAND, partitions=1, compacted=True),

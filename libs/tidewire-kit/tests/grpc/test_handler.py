@@ -107,7 +107,7 @@ async def test_an_rpc_without_an_entry_is_found_at_the_start(guard: Guard) -> No
         service_handler(DESCRIPTOR, Toy(), some, guard, raw=RAW)
     with pytest.raises(TypeError, match="Publish"):
         service_handler(DESCRIPTOR, Toy(), {**ACCESS, "Publish": frozenset()}, guard, raw=RAW)
-    with pytest.raises(TypeError, match="lacks the RPCs PublishTelemetry"):
+    with pytest.raises(TypeError, match="lacks the RPCs PublishEvents, PublishTelemetry"):
         service_handler(DESCRIPTOR, object(), ACCESS, guard)
 
 

@@ -48,6 +48,10 @@ class Toy:
                 pass
         return request
 
+    async def PublishEvents(self, request: bytes, call: Call) -> bytes:
+        """Unary; the plainest."""
+        return request
+
     async def StreamTelemetry(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """Streamed both ways."""
         async for request in requests:

@@ -10,5 +10,6 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     # A device for itself and its descendants; people and programs of a tenant (imports, simulations) for all devices.
     "PublishTelemetry": _PUBLISHERS,
     "StreamTelemetry": _PUBLISHERS,
+    "PublishEvents": _PUBLISHERS,
 }
 """RPC → roles that may call it."""

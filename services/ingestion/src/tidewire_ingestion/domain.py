@@ -25,6 +25,8 @@ class Reason(IntEnum):
     NOT_FINITE = 7
     BAD_METRIC = 8
     TOO_MANY_METRICS = 9
+    BAD_EVENT = 10
+    BODY_TOO_LARGE = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +55,51 @@ class Outcome:
     missed_batches: int = 0
     retry_delay_seconds: float = 0.0
     """0 unless a quota refused rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenEvent:
+    """An event as it came; only the types of its fields are known."""
+
+    device: str
+    """Empty: the caller's."""
+    time_us: int
+    event_id: str
+    """Empty: to be derived."""
+    type: str
+    severity: int
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """The unit of sending, acknowledging and retrying events."""
+
+    batch_id: bytes
+    """16 bytes: idempotency key within (tenant, publisher)."""
+    batch_id_text: str
+    events: list[GivenEvent]
+    """At least one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRefusal:
+    """Events of a batch that were refused for one reason."""
+
+    reason: Reason
+    positions: tuple[int, ...]
+    """Rising."""
+    message: str
+    """What was wrong with the first and what to do, naming the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventOutcome:
+    """What became of a batch of events. Holds once the admitted ones are durable."""
+
+    batch_id: str
+    accepted: int
+    refusals: list[EventRefusal]
+    retry_delay_seconds: float
+    """0 unless a quota refused events."""

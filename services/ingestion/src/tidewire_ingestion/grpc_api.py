@@ -1,6 +1,7 @@
 """The gRPC front end: bytes to batches, outcomes to bytes. Everything else is the use case's.
 
-Requests and responses are raw bytes here: the kit's decoder makes columns of them, which generated classes cannot.
+Requests and responses of telemetry are raw bytes here: the kit's decoder makes columns of them, which generated classes
+cannot.
 """
 
 import asyncio
@@ -8,9 +9,16 @@ import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 
+from tidewire.ingestion.v1.ingestion_pb2 import PublishEventsRequest, PublishEventsResponse
+from tidewire_ingestion.application.events import PublishEvents
 from tidewire_ingestion.application.publish import PublishTelemetry
 from tidewire_ingestion.application.submission import Lane, Submission
-from tidewire_ingestion.conversions import render_error, render_outcome
+from tidewire_ingestion.conversions import (
+    events_outcome_to_message,
+    read_events,
+    render_error,
+    render_outcome,
+)
 from tidewire_kit.errors import TidewireError, Unauthenticated
 from tidewire_kit.grpc import Call
 from tidewire_kit.telemetry.wire import read_batch
@@ -20,10 +28,13 @@ RECHECK_SECONDS = 5.0
 
 
 class IngestionApi:
-    """Servicer of `IngestionService`; `service_handler` wraps it with both methods raw."""
+    """Servicer of `IngestionService`; `service_handler` wraps it with the methods of `RAW` raw."""
 
-    def __init__(self, use_case: PublishTelemetry, stream_window: int) -> None:
+    RAW = frozenset({"PublishTelemetry", "StreamTelemetry"})
+
+    def __init__(self, use_case: PublishTelemetry, events: PublishEvents, stream_window: int) -> None:
         self._use_case = use_case
+        self._events = events
         self._stream_window = stream_window
 
     async def PublishTelemetry(self, request: bytes, call: Call) -> bytes:
@@ -31,6 +42,11 @@ class IngestionApi:
         read = partial(read_batch, request)
         submission = self._use_case.publish(call.tenant, call.caller, len(request), read)
         return render_outcome(await submission.outcome)
+
+    async def PublishEvents(self, request: PublishEventsRequest, call: Call) -> PublishEventsResponse:
+        """A batch of events, answered when it is durable."""
+        outcome = await self._events.publish(call.tenant, call.caller, read_events(request))
+        return events_outcome_to_message(outcome)
 
     async def StreamTelemetry(self, requests: AsyncIterator[bytes], call: Call) -> None:
         """Many batches, each answered in order; up to `stream_window` of them wait for durability at once."""

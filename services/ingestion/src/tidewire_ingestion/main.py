@@ -4,6 +4,7 @@ from tidewire.events.v1.registry_change_pb2 import RegistryChange
 from tidewire.ingestion.v1 import ingestion_pb2
 from tidewire_ingestion.access import ACCESS
 from tidewire_ingestion.adapters.registry import RegistryResolver
+from tidewire_ingestion.application.events import PublishEvents
 from tidewire_ingestion.application.publish import PublishTelemetry
 from tidewire_ingestion.application.quota_shares import QuotaShares
 from tidewire_ingestion.application.resolution import Resolution
@@ -12,6 +13,7 @@ from tidewire_ingestion.grpc_api import IngestionApi
 from tidewire_ingestion.metrics import IngestionMetrics
 from tidewire_ingestion.settings import Settings
 from tidewire_kit import service, topics
+from tidewire_kit.events import EventWriter
 from tidewire_kit.fairshare import DemandExchange
 from tidewire_kit.grpc import service_handler
 from tidewire_kit.ids import TenantId
@@ -44,6 +46,16 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     resolution = Resolution(resolver, ctx.clock)
     use_case = PublishTelemetry(directory, producer, resolution, ctx.clock, metrics, tenants)
 
+    events = PublishEvents(
+        directory,
+        EventWriter(ctx.log, topics.EVENTS),
+        resolution,
+        ctx.clock,
+        metrics,
+        tenants,
+        pending_bytes=settings.pending_bytes,
+    )
+
     def on_change(change: RegistryChange) -> None:
         if change.deleted and change.WhichOneof("object") == "tenant":
             use_case.forget(TenantId(bytes.fromhex(change.tenant.uid)))
@@ -60,10 +72,10 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         await exchange.close()
         await resolver.close()
 
-    api = IngestionApi(use_case, settings.stream_window)
+    api = IngestionApi(use_case, events, settings.stream_window)
     service_descriptor = ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"]
     return ServiceParts(
-        handlers=[service_handler(service_descriptor, api, ACCESS, ctx.guard, raw=set(ACCESS))],
+        handlers=[service_handler(service_descriptor, api, ACCESS, ctx.guard, raw=IngestionApi.RAW)],
         start=start,
         drain=producer.close,
         close=close,

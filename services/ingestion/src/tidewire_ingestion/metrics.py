@@ -51,6 +51,18 @@ class IngestionMetrics:
             ("tenant",),
             registry=registry,
         )
+        self.accepted_events = Counter(
+            "tidewire_ingestion_accepted_events",
+            "Events acknowledged as durable.",
+            ("tenant",),
+            registry=registry,
+        )
+        self.refused_events = Counter(
+            "tidewire_ingestion_refused_events",
+            "Events refused, by reason.",
+            ("tenant", "reason"),
+            registry=registry,
+        )
         self.refused_readings = Counter(
             "tidewire_ingestion_refused_readings",
             "Readings in refused rows, by reason.",
@@ -147,6 +159,15 @@ class IngestionMetrics:
     def missed(self, tenant: TenantId, batches: int) -> None:
         """Batches are missing."""
         self._of(tenant).missed.inc(batches)
+
+    def events_answered(self, tenant: TenantId, accepted: int) -> None:
+        """A batch of events was answered."""
+        self._of(tenant).batches.inc()
+        self.accepted_events.labels(self._label(tenant)).inc(accepted)
+
+    def events_refused(self, tenant: TenantId, reason: Reason, events: int) -> None:
+        """So many events were refused."""
+        self.refused_events.labels(self._label(tenant), reason.name).inc(events)
 
     def quota_shares(self, tenant: TenantId, readings: float, batches: float) -> None:
         """These parts of the tenant's quotas hold in this process."""

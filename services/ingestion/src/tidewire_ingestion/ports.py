@@ -33,6 +33,19 @@ class Observer(Protocol):
         """By a publisher's own count, that many batches are missing."""
 
 
+class EventObserver(Protocol):
+    """The same of events."""
+
+    def events_answered(self, tenant: TenantId, accepted: int) -> None:
+        """A batch became durable as far as it was admitted: so many events."""
+
+    def events_refused(self, tenant: TenantId, reason: Reason, events: int) -> None:
+        """So many events were refused."""
+
+    def failed(self, tenant: TenantId, reason: str) -> None:
+        """As in Observer."""
+
+
 class ShareObserver(Protocol):
     """Shows which part of its quotas each tenant has in this process. Must be quick and must not raise."""
 

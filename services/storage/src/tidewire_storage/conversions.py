@@ -1,5 +1,6 @@
 """Between messages and the use cases' values; checks what can be checked without asking anybody."""
 
+import re
 from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
@@ -7,7 +8,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidewire.storage.v1 import storage_pb2 as pb
 from tidewire.type.v1.columns_pb2 import SeriesColumns
+from tidewire.type.v1.event_pb2 import Event as EventMessage
+from tidewire.type.v1.event_pb2 import Severity as SeverityMessage
 from tidewire_kit.errors import InvalidArgument
+from tidewire_kit.events import Severity
 from tidewire_kit.ids import check_device_name, check_metric, tenant_name, uid_hex
 from tidewire_storage.application.accounts import LedgerAnswer
 from tidewire_storage.application.aggregate import AggregatedSeries
@@ -15,7 +19,7 @@ from tidewire_storage.application.latest import SeriesEntry
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import SeriesPart
 from tidewire_storage.domain.aggregates import Function
-from tidewire_storage.ports import TenantUsage
+from tidewire_storage.ports import StoredEvent, TenantUsage
 
 MOST_DEVICES = 10_000
 MOST_METRICS = 1_000
@@ -34,6 +38,7 @@ _FUNCTIONS: dict[int, Function] = {
 }
 _ENUM = {function: pb.AggregateFunction.ValueType(number) for number, function in _FUNCTIONS.items()}
 _MICROSECOND_NANOS = 1_000
+_EVENT_TYPE = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _FIRST_SECONDS, _LAST_SECONDS = -62_135_596_800, 253_402_300_799
 
 
@@ -45,7 +50,7 @@ def time_us(stamp: Timestamp, field: str) -> int:
 
 
 def span_us(
-    request: pb.ReadSeriesRequest | pb.AggregateRequest | pb.GetLedgerRequest,
+    request: pb.ReadSeriesRequest | pb.AggregateRequest | pb.ListEventsRequest | pb.GetLedgerRequest,
 ) -> tuple[int | None, int | None]:
     """(start, end) of a request; None where absent. InvalidArgument when the end is not after the start."""
     start = time_us(request.start_time, "start_time") if request.HasField("start_time") else None
@@ -93,6 +98,24 @@ def device_ids(names: Sequence[str], *, required: bool = False) -> list[str]:
     if len(names) > MOST_DEVICES:
         raise InvalidArgument("devices", f"has {len(names)} ids; ask for at most {MOST_DEVICES:,} at once")
     return [check_device_name(name, field=f"devices[{number}]") for number, name in enumerate(names)]
+
+
+def event_type(text: str) -> str:
+    """A valid type of events, or none."""
+    if text and _EVENT_TYPE.fullmatch(text) is None:
+        raise InvalidArgument(
+            "type", f"{text[:80]!r} is not valid; use [a-z][a-z0-9_.-]{{0,62}}, or none for all"
+        )
+    return text
+
+
+def severity(number: int) -> int:
+    """A known severity."""
+    if number not in set(Severity):
+        raise InvalidArgument(
+            "min_severity", f"{number} is none; use TRACE, DEBUG, INFO, WARN, ERROR or FATAL"
+        )
+    return number
 
 
 def functions(numbers: Sequence[int]) -> list[Function]:
@@ -173,6 +196,21 @@ def ledger_to_message(answer: LedgerAnswer, names: Names) -> pb.GetLedgerRespons
             purged_readings=line.purged,
         )
     return message
+
+
+def event_to_message(device_id: str, stored: StoredEvent) -> EventMessage:
+    """An event of ListEvents."""
+    event = stored.event
+    return EventMessage(
+        event_id=event.event_id,
+        device=device_id,
+        type=event.type,
+        time=timestamp(event.time_us),
+        severity=SeverityMessage.ValueType(event.severity),
+        content_type=event.content_type,
+        body=event.body,
+        receive_time=timestamp(stored.received_us),
+    )
 
 
 def usage_to_message(usage: TenantUsage) -> pb.StorageUsage:

@@ -13,6 +13,7 @@ from tidewire_storage.access import PLATFORM_WIDE
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
 from tidewire_storage.application.latest import SeriesDirectory
+from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.application.run_sql import RunSql
@@ -20,6 +21,7 @@ from tidewire_storage.application.sweep import MAX_US
 
 _LATEST_DEFAULT, _LATEST_MOST = 1_000, 15_000
 _SERIES_DEFAULT, _SERIES_MOST = 1_000, 10_000
+_EVENTS_DEFAULT, _EVENTS_MOST = 100, 1_000
 
 
 class StorageServicer:
@@ -34,6 +36,7 @@ class StorageServicer:
         aggregate: Aggregate,
         accounts: Accounts,
         run_sql: RunSql,
+        events: ListEvents,
     ) -> None:
         self._directory = directory
         self._names = names
@@ -42,6 +45,7 @@ class StorageServicer:
         self._aggregate = aggregate
         self._accounts = accounts
         self._run_sql = run_sql
+        self._events = events
 
     async def GetLatest(self, request: pb.GetLatestRequest, call: Call) -> pb.GetLatestResponse:
         """Newest value of each metric."""
@@ -111,6 +115,25 @@ class StorageServicer:
             async for part in parts:
                 call.check()
                 await call.context.write(pb.RunSqlResponse(arrow_ipc=part).SerializeToString())
+
+    async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
+        """Events, newest first."""
+        tenant = _tenant(request.parent, call)
+        start, end = convert.span_us(request)
+        page = await self._events.page(
+            tenant,
+            convert.device_ids(request.devices),
+            convert.event_type(request.type),
+            convert.severity(request.min_severity),
+            start,
+            end,
+            convert.page_size(request.page_size, _EVENTS_DEFAULT, _EVENTS_MOST),
+            request.page_token,
+        )
+        return pb.ListEventsResponse(
+            events=[convert.event_to_message(*item) for item in page.events],
+            next_page_token=page.next_page_token,
+        )
 
     async def GetLedger(self, request: pb.GetLedgerRequest, call: Call) -> pb.GetLedgerResponse:
         """The loss ledger."""

@@ -1,5 +1,6 @@
 """The storage service's parts list. Names the adapters; nothing else does."""
 
+import asyncio
 import sys
 
 from tidewire.storage.v1 import storage_pb2
@@ -13,24 +14,27 @@ from tidewire_kit.service import ServiceContext, ServiceParts
 from tidewire_kit.settings import load
 from tidewire_storage.access import ACCESS
 from tidewire_storage.adapters import sql_process
-from tidewire_storage.adapters.embedded import EmbeddedStore
+from tidewire_storage.adapters.embedded import EmbeddedEventStore, EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
 from tidewire_storage.application.directories import Directories
+from tidewire_storage.application.event_housekeeping import EventHousekeeping
 from tidewire_storage.application.gather import EpochLimits
 from tidewire_storage.application.housekeeping import Housekeeping
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
+from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.application.run_sql import RunSql, SqlLimits
 from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.application.sql_tables import SqlTables
-from tidewire_storage.consumer import GROUP, telemetry_owner
+from tidewire_storage.application.store_events import StoreEvents
+from tidewire_storage.consumer import EVENTS_GROUP, GROUP, event_owner, telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.grpc_api import StorageServicer
 from tidewire_storage.metrics import StorageMetrics
-from tidewire_storage.ports import Store
+from tidewire_storage.ports import EventStore, Store
 from tidewire_storage.settings import Settings
 
 _HOUR_SECONDS = 3600
@@ -51,6 +55,20 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     )
     metrics.watch_owner(owner.stats, ctx.metrics)
     lag = LagWatch(ctx.log, ctx.clock.now_us, GROUP, topics.TELEMETRY, ctx.metrics)
+    event_store = _event_store(ctx)
+    event_sink = StoreEvents(event_store, ctx.log.incarnation(topics.EVENTS), metrics.events_stored)
+    events = event_owner(ctx.log, ctx.clock, event_sink)
+    event_lag = LagWatch(ctx.log, ctx.clock.now_us, EVENTS_GROUP, topics.EVENTS, ctx.metrics)
+    event_housekeeping = EventHousekeeping(
+        event_store,
+        ctx.directory,
+        ctx.clock,
+        purge_seconds=settings.purge_seconds,
+        expire_seconds=settings.expire_seconds,
+        recount_seconds=settings.recount_seconds,
+        on_recount=metrics.events_recounted,
+        on_removed=metrics.events_removed,
+    )
     accounts = Accounts(store, ctx.log, ctx.clock, topics.TELEMETRY, lambda: ingest.in_flight_readings)
     sealing = SealEpochs(
         store, lambda: ingest.places, lambda: ingest.buried, lambda: ingest.pressed, metrics.sealed
@@ -82,25 +100,33 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         Aggregate(store, directories, names, incarnation),
         accounts,
         run_sql,
+        ListEvents(event_store, names),
     )
     descriptor = storage_pb2.DESCRIPTOR.services_by_name["StorageService"]
 
     async def consumer_check() -> str | None:
-        return owner.check()
+        return owner.check() or events.check()
 
     async def start() -> None:
         await store.open()
+        await event_store.open()
         await owner.start()
+        await events.start()
         await housekeeping.start()
+        await event_housekeeping.start()
         await lag.start()
+        await event_lag.start()
 
     async def drain() -> None:
-        await owner.close()
+        await asyncio.gather(owner.close(), events.close())
 
     async def close() -> None:
         await lag.close()
+        await event_lag.close()
         await housekeeping.close()
-        await owner.close()
+        await event_housekeeping.close()
+        await asyncio.gather(owner.close(), events.close())
+        await event_store.close()
         await store.close()
 
     return ServiceParts(
@@ -109,7 +135,14 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         drain=drain,
         close=close,
         checks={"consumer": consumer_check},
-        lifelines={"consumer": owner.ended, "housekeeping": housekeeping.ended, "lag": lag.ended},
+        lifelines={
+            "consumer": owner.ended,
+            "events": events.ended,
+            "housekeeping": housekeeping.ended,
+            "event-housekeeping": event_housekeeping.ended,
+            "lag": lag.ended,
+            "event-lag": event_lag.ended,
+        },
     )
 
 
@@ -139,6 +172,28 @@ def _store(ctx: ServiceContext[Settings], incarnation: bytes) -> Store:
         return None if view is None else view.retention.raw_seconds
 
     return CassandraStore(connect, ctx.clock, topics.TELEMETRY, place_of, retention=retention)
+
+
+def _event_store(ctx: ServiceContext[Settings]) -> EventStore:
+    if ctx.common.backend == "embedded":
+        return EmbeddedEventStore(ctx.data_dir.storage, min_free_bytes=ctx.settings.min_free_bytes)
+    from tidewire_kit.cassandra import CassandraSession, CassandraSettings
+    from tidewire_kit.cassandra.schema import open_session
+    from tidewire_kit.cassandra.steps import SchemaSet
+    from tidewire_storage.adapters.cassandra import SCHEMA_DIRECTORY, CassandraEventStore
+
+    cassandra = load(CassandraSettings, ctx.environ)
+
+    async def connect() -> CassandraSession:
+        return await open_session(cassandra, [SchemaSet("storage", SCHEMA_DIRECTORY)], metrics=ctx.metrics)
+
+    def retention(tenant: TenantId) -> float | None:
+        view = ctx.directory.tenant(tenant)
+        return None if view is None else view.retention.raw_seconds
+
+    incarnation, partitions = ctx.log.incarnation(topics.EVENTS), ctx.log.partitions(topics.EVENTS)
+    places = [TopicPartitionKey(incarnation, number) for number in range(partitions)]
+    return CassandraEventStore(connect, ctx.clock, places, retention=retention)
 
 
 def _limits(settings: Settings) -> IngestLimits:

@@ -15,6 +15,7 @@ from tidewire_kit.ids import uid_hex
 from tidewire_kit.owner import OwnerStats
 from tidewire_storage.application.ingest import FlushReport
 from tidewire_storage.application.seal import SealReport
+from tidewire_storage.ports import EventAccount
 
 VISIBLE_BUCKETS_SECONDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0)
 _TENANTS = 200
@@ -131,6 +132,21 @@ class StorageMetrics:
             "tidewire_storage_sql_scanned_readings", "Readings that statements scanned.", registry=registry
         )
 
+        self._events = Counter(
+            "tidewire_storage_events",
+            "Events read from the log, by outcome: stored, duplicate, dead_lettered, dropped (deleted by then).",
+            ["outcome"],
+            registry=registry,
+        )
+        self._event_difference = Gauge(
+            "tidewire_ledger_difference_events",
+            "Events accepted that are neither stored, duplicate, dead-lettered nor deleted. Not 0: events are lost.",
+            registry=registry,
+        )
+        self._removed_events = Counter(
+            "tidewire_storage_removed_events", "Events removed, by reason.", ["reason"], registry=registry
+        )
+
     def statement_ended(self, outcome: str, seconds: float, scanned_readings: int) -> None:
         """A statement of RunSql has ended: `ok`, `cancelled`, or the reason of its error."""
         self._statements.labels(outcome).inc()
@@ -166,6 +182,19 @@ class StorageMetrics:
     def removed(self, reason: str, readings: int) -> None:
         """Readings were removed."""
         self._removed.labels(reason).inc(readings)
+
+    def events_stored(self, account: EventAccount) -> None:
+        """Events became durable."""
+        for outcome in ("stored", "duplicate", "dead_lettered", "dropped"):
+            self._events.labels(outcome).inc(getattr(account, outcome))
+
+    def events_recounted(self, account: EventAccount) -> None:
+        """Events were counted again."""
+        self._event_difference.set(account.difference)
+
+    def events_removed(self, reason: str, events: int) -> None:
+        """Events were removed."""
+        self._removed_events.labels(reason).inc(events)
 
     def _stored_of(self, tenant: bytes) -> Counter:
         child = self._tenants.get(tenant)

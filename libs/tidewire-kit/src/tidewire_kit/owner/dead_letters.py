@@ -22,13 +22,15 @@ class DeadLetters:
         self._clock = clock
         self._group = group
 
-    async def put(self, record: LogRecord, reason: str, message: str) -> int:
+    async def put(self, record: LogRecord, reason: str, message: str, *, readings: int | None = None) -> int:
         """Makes the dead letter durable and returns the readings that the record says it carries (0: unreadable).
+
+        `readings` says how many when the record is none of telemetry.
 
         May write the same letter twice when the process is killed in between. Raises what `MessageLog.produce` does.
         """
         payload = bytes(record.value)
-        readings = claimed_readings(payload)
+        readings = claimed_readings(payload) if readings is None else readings
         letter = DeadLetter(
             consumer_group=self._group,
             source_topic=record.topic,

@@ -63,6 +63,8 @@ def refusal(
                 f"{field}.metrics: {names} would have more than {metric_limit} metrics; "
                 "send fewer, or use several devices"
             )
+        case Reason.BAD_EVENT | Reason.BODY_TOO_LARGE:
+            raise ValueError("rows are not refused for that")
 
 
 def _devices(frame: Frame, rows: NDArray[np.intp], names: list[str]) -> str:

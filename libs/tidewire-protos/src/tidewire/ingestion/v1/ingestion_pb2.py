@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from tidewire.type.v1 import event_pb2 as tidewire_dot_type_dot_v1_dot_event__pb2
 from tidewire.type.v1 import telemetry_pb2 as tidewire_dot_type_dot_v1_dot_telemetry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tidewire/ingestion/v1/ingestion.proto\x12\x15tidewire.ingestion.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a tidewire/type/v1/telemetry.proto\"\xc1\x02\n\x18PublishTelemetryResponse\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08sequence\x18\x02 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11\x61\x63\x63\x65pted_readings\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10refused_readings\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x36\n\x08refusals\x18\x05 \x03(\x0b\x32\x1e.tidewire.ingestion.v1.RefusalB\x04\xe2\x41\x01\x03\x12\x1c\n\x0emissed_batches\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x34\n\x0bretry_delay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12(\n\x06status\x18\x08 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\"\xb7\x01\n\x07Refusal\x12:\n\x06reason\x18\x01 \x01(\x0e\x32$.tidewire.ingestion.v1.RefusalReasonB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x66rame\x18\x02 \x01(\rB\x04\xe2\x41\x01\x03\x12\x12\n\x04rows\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08readings\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x18\n\nfirst_rows\x18\x05 \x03(\rB\x04\xe2\x41\x01\x03\x12\x15\n\x07message\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03*\xd6\x01\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45VICE_UNKNOWN\x10\x01\x12\x12\n\x0e\x44\x45VICE_BLOCKED\x10\x02\x12\x13\n\x0fNOT_YOUR_DEVICE\x10\x03\x12\x10\n\x0cQUOTA_TENANT\x10\x04\x12\x10\n\x0cQUOTA_DEVICE\x10\x05\x12\x0e\n\nCLOCK_SKEW\x10\x06\x12\x0e\n\nNOT_FINITE\x10\x07\x12\x0e\n\nBAD_METRIC\x10\x08\x12\x14\n\x10TOO_MANY_METRICS\x10\t2\xe3\x01\n\x10IngestionService\x12\x65\n\x10PublishTelemetry\x12 .tidewire.type.v1.TelemetryBatch\x1a/.tidewire.ingestion.v1.PublishTelemetryResponse\x12h\n\x0fStreamTelemetry\x12 .tidewire.type.v1.TelemetryBatch\x1a/.tidewire.ingestion.v1.PublishTelemetryResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tidewire/ingestion/v1/ingestion.proto\x12\x15tidewire.ingestion.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1ctidewire/type/v1/event.proto\x1a tidewire/type/v1/telemetry.proto\"\xc1\x02\n\x18PublishTelemetryResponse\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08sequence\x18\x02 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11\x61\x63\x63\x65pted_readings\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10refused_readings\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x36\n\x08refusals\x18\x05 \x03(\x0b\x32\x1e.tidewire.ingestion.v1.RefusalB\x04\xe2\x41\x01\x03\x12\x1c\n\x0emissed_batches\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x34\n\x0bretry_delay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12(\n\x06status\x18\x08 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\"]\n\x14PublishEventsRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidewire.type.v1.EventB\x04\xe2\x41\x01\x02\"\xdf\x01\n\x15PublishEventsResponse\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0f\x61\x63\x63\x65pted_events\x18\x02 \x01(\rB\x04\xe2\x41\x01\x03\x12\x1c\n\x0erefused_events\x18\x03 \x01(\rB\x04\xe2\x41\x01\x03\x12;\n\x08refusals\x18\x04 \x03(\x0b\x32#.tidewire.ingestion.v1.EventRefusalB\x04\xe2\x41\x01\x03\x12\x34\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\"z\n\x0c\x45ventRefusal\x12:\n\x06reason\x18\x01 \x01(\x0e\x32$.tidewire.ingestion.v1.RefusalReasonB\x04\xe2\x41\x01\x03\x12\x17\n\tpositions\x18\x02 \x03(\rB\x04\xe2\x41\x01\x03\x12\x15\n\x07message\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\"\xb7\x01\n\x07Refusal\x12:\n\x06reason\x18\x01 \x01(\x0e\x32$.tidewire.ingestion.v1.RefusalReasonB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x66rame\x18\x02 \x01(\rB\x04\xe2\x41\x01\x03\x12\x12\n\x04rows\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08readings\x18\x04 \x01(\x04\x42\x04\xe2\x41\x01\x03\x12\x18\n\nfirst_rows\x18\x05 \x03(\rB\x04\xe2\x41\x01\x03\x12\x15\n\x07message\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03*\xf9\x01\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45VICE_UNKNOWN\x10\x01\x12\x12\n\x0e\x44\x45VICE_BLOCKED\x10\x02\x12\x13\n\x0fNOT_YOUR_DEVICE\x10\x03\x12\x10\n\x0cQUOTA_TENANT\x10\x04\x12\x10\n\x0cQUOTA_DEVICE\x10\x05\x12\x0e\n\nCLOCK_SKEW\x10\x06\x12\x0e\n\nNOT_FINITE\x10\x07\x12\x0e\n\nBAD_METRIC\x10\x08\x12\x14\n\x10TOO_MANY_METRICS\x10\t\x12\r\n\tBAD_EVENT\x10\n\x12\x12\n\x0e\x42ODY_TOO_LARGE\x10\x0b\x32\xcf\x02\n\x10IngestionService\x12\x65\n\x10PublishTelemetry\x12 .tidewire.type.v1.TelemetryBatch\x1a/.tidewire.ingestion.v1.PublishTelemetryResponse\x12h\n\x0fStreamTelemetry\x12 .tidewire.type.v1.TelemetryBatch\x1a/.tidewire.ingestion.v1.PublishTelemetryResponse(\x01\x30\x01\x12j\n\rPublishEvents\x12+.tidewire.ingestion.v1.PublishEventsRequest\x1a,.tidewire.ingestion.v1.PublishEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +52,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHTELEMETRYRESPONSE'].fields_by_name['retry_delay']._serialized_options = b'\342A\001\003'
   _globals['_PUBLISHTELEMETRYRESPONSE'].fields_by_name['status']._loaded_options = None
   _globals['_PUBLISHTELEMETRYRESPONSE'].fields_by_name['status']._serialized_options = b'\342A\001\003'
+  _globals['_PUBLISHEVENTSREQUEST'].fields_by_name['batch_id']._loaded_options = None
+  _globals['_PUBLISHEVENTSREQUEST'].fields_by_name['batch_id']._serialized_options = b'\342A\001\001'
+  _globals['_PUBLISHEVENTSREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_PUBLISHEVENTSREQUEST'].fields_by_name['events']._serialized_options = b'\342A\001\002'
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['batch_id']._loaded_options = None
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['batch_id']._serialized_options = b'\342A\001\003'
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['accepted_events']._loaded_options = None
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['accepted_events']._serialized_options = b'\342A\001\003'
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['refused_events']._loaded_options = None
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['refused_events']._serialized_options = b'\342A\001\003'
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['refusals']._loaded_options = None
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['refusals']._serialized_options = b'\342A\001\003'
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['retry_delay']._loaded_options = None
+  _globals['_PUBLISHEVENTSRESPONSE'].fields_by_name['retry_delay']._serialized_options = b'\342A\001\003'
+  _globals['_EVENTREFUSAL'].fields_by_name['reason']._loaded_options = None
+  _globals['_EVENTREFUSAL'].fields_by_name['reason']._serialized_options = b'\342A\001\003'
+  _globals['_EVENTREFUSAL'].fields_by_name['positions']._loaded_options = None
+  _globals['_EVENTREFUSAL'].fields_by_name['positions']._serialized_options = b'\342A\001\003'
+  _globals['_EVENTREFUSAL'].fields_by_name['message']._loaded_options = None
+  _globals['_EVENTREFUSAL'].fields_by_name['message']._serialized_options = b'\342A\001\003'
   _globals['_REFUSAL'].fields_by_name['reason']._loaded_options = None
   _globals['_REFUSAL'].fields_by_name['reason']._serialized_options = b'\342A\001\003'
   _globals['_REFUSAL'].fields_by_name['frame']._loaded_options = None
@@ -63,12 +84,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSAL'].fields_by_name['first_rows']._serialized_options = b'\342A\001\003'
   _globals['_REFUSAL'].fields_by_name['message']._loaded_options = None
   _globals['_REFUSAL'].fields_by_name['message']._serialized_options = b'\342A\001\003'
-  _globals['_REFUSALREASON']._serialized_start=699
-  _globals['_REFUSALREASON']._serialized_end=913
-  _globals['_PUBLISHTELEMETRYRESPONSE']._serialized_start=189
-  _globals['_PUBLISHTELEMETRYRESPONSE']._serialized_end=510
-  _globals['_REFUSAL']._serialized_start=513
-  _globals['_REFUSAL']._serialized_end=696
-  _globals['_INGESTIONSERVICE']._serialized_start=916
-  _globals['_INGESTIONSERVICE']._serialized_end=1143
+  _globals['_REFUSALREASON']._serialized_start=1174
+  _globals['_REFUSALREASON']._serialized_end=1423
+  _globals['_PUBLISHTELEMETRYRESPONSE']._serialized_start=219
+  _globals['_PUBLISHTELEMETRYRESPONSE']._serialized_end=540
+  _globals['_PUBLISHEVENTSREQUEST']._serialized_start=542
+  _globals['_PUBLISHEVENTSREQUEST']._serialized_end=635
+  _globals['_PUBLISHEVENTSRESPONSE']._serialized_start=638
+  _globals['_PUBLISHEVENTSRESPONSE']._serialized_end=861
+  _globals['_EVENTREFUSAL']._serialized_start=863
+  _globals['_EVENTREFUSAL']._serialized_end=985
+  _globals['_REFUSAL']._serialized_start=988
+  _globals['_REFUSAL']._serialized_end=1171
+  _globals['_INGESTIONSERVICE']._serialized_start=1426
+  _globals['_INGESTIONSERVICE']._serialized_end=1761
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from tidewire.type.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -47,9 +48,13 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """A metric's name is not `[a-z][a-z0-9_]{0,62}`."""
     TOO_MANY_METRICS: _RefusalReason.ValueType  # 9
     """The device would have more than 1,000 metrics."""
+    BAD_EVENT: _RefusalReason.ValueType  # 10
+    """A field of an event is not as it must be; the message names it."""
+    BODY_TOO_LARGE: _RefusalReason.ValueType  # 11
+    """The body of an event is larger than 256 KiB."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
-    """Why rows were refused."""
+    """Why rows or events were refused."""
 
 REFUSAL_REASON_UNSPECIFIED: RefusalReason.ValueType  # 0
 """Not set."""
@@ -71,6 +76,10 @@ BAD_METRIC: RefusalReason.ValueType  # 8
 """A metric's name is not `[a-z][a-z0-9_]{0,62}`."""
 TOO_MANY_METRICS: RefusalReason.ValueType  # 9
 """The device would have more than 1,000 metrics."""
+BAD_EVENT: RefusalReason.ValueType  # 10
+"""A field of an event is not as it must be; the message names it."""
+BODY_TOO_LARGE: RefusalReason.ValueType  # 11
+"""The body of an event is larger than 256 KiB."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 @_typing.final
@@ -128,6 +137,111 @@ class PublishTelemetryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishTelemetryResponse: _TypeAlias = PublishTelemetryResponse  # noqa: Y015
+
+@_typing.final
+class PublishEventsRequest(_message.Message):
+    """Request of PublishEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """Idempotency key within (tenant, publisher), a UUID in its 36-character or 16-byte hexadecimal form: a retry with the same id
+    is acknowledged, and its events are not visible twice. Empty: the server makes one, and only events with an `event_id` of
+    their own are recognised when they are sent again.
+    """
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events, 1 to 1,000, of at most 4 MiB in all."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishEventsRequest: _TypeAlias = PublishEventsRequest  # noqa: Y015
+
+@_typing.final
+class PublishEventsResponse(_message.Message):
+    """Response of PublishEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    ACCEPTED_EVENTS_FIELD_NUMBER: _builtins.int
+    REFUSED_EVENTS_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """The batch's id, as sent, or the one the server made."""
+    accepted_events: _builtins.int
+    """Events that are now durable."""
+    refused_events: _builtins.int
+    """Events that were refused."""
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventRefusal]:
+        """Refused events by reason. Send them again, if at all, under a new `batch_id`."""
+
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """How long to wait before sending more; set when a quota refused events."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        accepted_events: _builtins.int = ...,
+        refused_events: _builtins.int = ...,
+        refusals: _abc.Iterable[Global___EventRefusal] | None = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_events", b"accepted_events", "batch_id", b"batch_id", "refusals", b"refusals", "refused_events", b"refused_events", "retry_delay", b"retry_delay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishEventsResponse: _TypeAlias = PublishEventsResponse  # noqa: Y015
+
+@_typing.final
+class EventRefusal(_message.Message):
+    """Events of a batch that were refused for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: Global___RefusalReason.ValueType
+    """Why the events were refused."""
+    message: _builtins.str
+    """What was wrong with the first of them and what to do, naming the field."""
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of the refused events in the batch, rising."""
+
+    def __init__(
+        self,
+        *,
+        reason: Global___RefusalReason.ValueType = ...,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "positions", b"positions", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventRefusal: _TypeAlias = EventRefusal  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):

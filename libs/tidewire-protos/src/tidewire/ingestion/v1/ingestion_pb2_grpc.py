@@ -46,6 +46,11 @@ class IngestionServiceStub:
                 request_serializer=tidewire_dot_type_dot_v1_dot_telemetry__pb2.TelemetryBatch.SerializeToString,
                 response_deserializer=tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishTelemetryResponse.FromString,
                 _registered_method=True)
+        self.PublishEvents = channel.unary_unary(
+                '/tidewire.ingestion.v1.IngestionService/PublishEvents',
+                request_serializer=tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishEventsRequest.SerializeToString,
+                response_deserializer=tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishEventsResponse.FromString,
+                _registered_method=True)
 
 
 class IngestionServiceServicer:
@@ -75,6 +80,16 @@ class IngestionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PublishEvents(self, request, context):
+        """Publishes events and answers when every admitted one is durable in the log. Events that are refused come back grouped by
+        reason; the good ones of the same batch are kept. Safe to retry with the same `batch_id`. An event counts as one reading, and
+        a call as one batch, against the quotas of tenant and device.
+        Fails as PublishTelemetry does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -87,6 +102,11 @@ def add_IngestionServiceServicer_to_server(servicer, server):
                     servicer.StreamTelemetry,
                     request_deserializer=tidewire_dot_type_dot_v1_dot_telemetry__pb2.TelemetryBatch.FromString,
                     response_serializer=tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishTelemetryResponse.SerializeToString,
+            ),
+            'PublishEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishEvents,
+                    request_deserializer=tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishEventsRequest.FromString,
+                    response_serializer=tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,6 +164,33 @@ class IngestionService:
             '/tidewire.ingestion.v1.IngestionService/StreamTelemetry',
             tidewire_dot_type_dot_v1_dot_telemetry__pb2.TelemetryBatch.SerializeToString,
             tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishTelemetryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidewire.ingestion.v1.IngestionService/PublishEvents',
+            tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishEventsRequest.SerializeToString,
+            tidewire_dot_ingestion_dot_v1_dot_ingestion__pb2.PublishEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,12 @@ class IngestionServiceStub:
     open another, so that new processes get their share. Of one that goes on for 5 s more nothing further is read; what was
     read is answered, and the stream ends with OK. What has no answer then was not taken.
     """
+    PublishEvents: _grpc.UnaryUnaryMultiCallable[_ingestion_pb2.PublishEventsRequest, _ingestion_pb2.PublishEventsResponse]
+    """Publishes events and answers when every admitted one is durable in the log. Events that are refused come back grouped by
+    reason; the good ones of the same batch are kept. Safe to retry with the same `batch_id`. An event counts as one reading, and
+    a call as one batch, against the quotas of tenant and device.
+    Fails as PublishTelemetry does.
+    """
 
 @_typing.type_check_only
 class IngestionServiceAsyncStub(IngestionServiceStub):
@@ -69,6 +75,12 @@ class IngestionServiceAsyncStub(IngestionServiceStub):
     The initial metadata `tidewire-stream-seconds` says after how long a client shall end the stream, wait for the answers and
     open another, so that new processes get their share. Of one that goes on for 5 s more nothing further is read; what was
     read is answered, and the stream ends with OK. What has no answer then was not taken.
+    """
+    PublishEvents: _aio.UnaryUnaryMultiCallable[_ingestion_pb2.PublishEventsRequest, _ingestion_pb2.PublishEventsResponse]  # type: ignore[assignment]
+    """Publishes events and answers when every admitted one is durable in the log. Events that are refused come back grouped by
+    reason; the good ones of the same batch are kept. Safe to retry with the same `batch_id`. An event counts as one reading, and
+    a call as one batch, against the quotas of tenant and device.
+    Fails as PublishTelemetry does.
     """
 
 class IngestionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -99,6 +111,18 @@ class IngestionServiceServicer(metaclass=_abc_1.ABCMeta):
         The initial metadata `tidewire-stream-seconds` says after how long a client shall end the stream, wait for the answers and
         open another, so that new processes get their share. Of one that goes on for 5 s more nothing further is read; what was
         read is answered, and the stream ends with OK. What has no answer then was not taken.
+        """
+
+    @_abc_1.abstractmethod
+    def PublishEvents(
+        self,
+        request: _ingestion_pb2.PublishEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingestion_pb2.PublishEventsResponse, _abc.Awaitable[_ingestion_pb2.PublishEventsResponse]]:
+        """Publishes events and answers when every admitted one is durable in the log. Events that are refused come back grouped by
+        reason; the good ones of the same batch are kept. Safe to retry with the same `batch_id`. An event counts as one reading, and
+        a call as one batch, against the quotas of tenant and device.
+        Fails as PublishTelemetry does.
         """
 
 def add_IngestionServiceServicer_to_server(servicer: IngestionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

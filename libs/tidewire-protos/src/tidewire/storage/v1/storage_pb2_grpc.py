@@ -61,6 +61,11 @@ class StorageServiceStub:
                 request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.SerializeToString,
                 response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/tidewire.storage.v1.StorageService/ListEvents',
+                request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
         self.GetLedger = channel.unary_unary(
                 '/tidewire.storage.v1.StorageService/GetLedger',
                 request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.GetLedgerRequest.SerializeToString,
@@ -120,6 +125,13 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """Lists events, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLedger(self, request, context):
         """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour.
         """
@@ -170,6 +182,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.RunSql,
                     request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.FromString,
                     response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ListEventsRequest.FromString,
+                    response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ListEventsResponse.SerializeToString,
             ),
             'GetLedger': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLedger,
@@ -324,6 +341,33 @@ class StorageService:
             '/tidewire.storage.v1.StorageService/RunSql',
             tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.SerializeToString,
             tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidewire.storage.v1.StorageService/ListEvents',
+            tidewire_dot_storage_dot_v1_dot_storage__pb2.ListEventsRequest.SerializeToString,
+            tidewire_dot_storage_dot_v1_dot_storage__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,8 @@ class StorageServiceStub:
     parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
     nothing written. Limits of time, memory, rows and bytes are settings of storage.
     """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListEventsRequest, _storage_pb2.ListEventsResponse]
+    """Lists events, newest first."""
     GetLedger: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetLedgerRequest, _storage_pb2.GetLedgerResponse]
     """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour."""
     GetStorageUsage: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetStorageUsageRequest, _storage_pb2.GetStorageUsageResponse]
@@ -78,6 +80,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
     parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
     nothing written. Limits of time, memory, rows and bytes are settings of storage.
     """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListEventsRequest, _storage_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Lists events, newest first."""
     GetLedger: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetLedgerRequest, _storage_pb2.GetLedgerResponse]  # type: ignore[assignment]
     """Gets the loss ledger: what was accepted, stored, recognised as duplicate and dead-lettered, by hour."""
     GetStorageUsage: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetStorageUsageRequest, _storage_pb2.GetStorageUsageResponse]  # type: ignore[assignment]
@@ -135,6 +139,14 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
         nothing written. Limits of time, memory, rows and bytes are settings of storage.
         """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _storage_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.ListEventsResponse, _abc.Awaitable[_storage_pb2.ListEventsResponse]]:
+        """Lists events, newest first."""
 
     @_abc_1.abstractmethod
     def GetLedger(

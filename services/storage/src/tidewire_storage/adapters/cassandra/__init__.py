@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from tidewire_storage.adapters.cassandra.events import CassandraEventStore
 from tidewire_storage.adapters.cassandra.store import CassandraStore
 
 SCHEMA_DIRECTORY = Path(__file__).with_name("schema")
 """Schema steps and their outcome."""
 
-__all__ = ["SCHEMA_DIRECTORY", "CassandraStore"]
+__all__ = ["SCHEMA_DIRECTORY", "CassandraEventStore", "CassandraStore"]

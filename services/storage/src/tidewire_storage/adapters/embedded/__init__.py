@@ -3,6 +3,7 @@
 One machine, several processes; each appends to block files of its own and all share the catalog.
 """
 
+from tidewire_storage.adapters.embedded.events import EmbeddedEventStore
 from tidewire_storage.adapters.embedded.store import EmbeddedStore
 
-__all__ = ["EmbeddedStore"]
+__all__ = ["EmbeddedEventStore", "EmbeddedStore"]
