@@ -146,9 +146,7 @@ async def test_calls_to_a_service_take_turns_among_its_processes_that_the_log_kn
             assert await channel.unary_unary(UNARY)(b"x", timeout=10) == b"x"
             await channel.close()
         assert [len(toy.calls) for toy in toys] == [2, 2]
-        for absent in (
-            "storage",
-            "registry",
-        ):  # a registry that listens where ours would may be somebody else's
+        # A registry that listens where ours would may be somebody else's.
+        for absent in ("storage", "registry"):
             with pytest.raises(Unavailable, match=absent):
                 contexts[1].channel_to(absent)

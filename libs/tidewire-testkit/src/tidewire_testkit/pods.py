@@ -33,6 +33,29 @@ def until[T](check: Callable[[], T | None], what: str, seconds: float) -> T:
         time.sleep(0.5)
 
 
+def ended(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    stdin: str | None,
+    seconds: float,
+    directory: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, however that is. KubernetesError when it takes longer."""
+    try:
+        return subprocess.run(
+            command,
+            env=environ,
+            cwd=directory,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise KubernetesError(f"{' '.join(command)}: over {seconds:.0f} s: {error.output!r}") from error
+
+
 class Cluster:
     """A cluster reached by one context of one kubeconfig. `tools`: a directory whose kubectl and helm are preferred."""
 
@@ -53,18 +76,7 @@ class Cluster:
 
     def run(self, *command: str, stdin: str | None = None, seconds: float = 120) -> str:
         """Runs a command with this cluster's kubeconfig. KubernetesError when it fails or takes longer."""
-        try:
-            done = subprocess.run(
-                command,
-                env=self.environ,
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise KubernetesError(f"{' '.join(command)}: over {seconds:.0f} s: {error.output!r}") from error
+        done = ended(command, self.environ, stdin, seconds)
         if done.returncode != 0:
             raise KubernetesError(f"{' '.join(command)}: {done.stderr[-2000:]}{done.stdout[-1000:]}")
         return done.stdout

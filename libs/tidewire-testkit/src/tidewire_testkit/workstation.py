@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tidewire_testkit.pods import Cluster, KubernetesError
+from tidewire_testkit.pods import Cluster, KubernetesError, ended
 
 
 class Workstation:
@@ -19,19 +19,7 @@ class Workstation:
     def run(self, *words: str, stdin: str = "", seconds: float = 120) -> subprocess.CompletedProcess[str]:
         """Runs `tidewire WORDS` to its end, however that is. KubernetesError when it takes longer than `seconds`."""
         command = [str(Path(sys.executable).with_name("tidewire")), *words]
-        try:
-            return subprocess.run(
-                command,
-                env=self._environ,
-                cwd=self.home,
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise KubernetesError(f"tidewire {' '.join(words)}: over {seconds:.0f} s") from error
+        return ended(command, self._environ, stdin, seconds, self.home)
 
     def tidewire(self, *words: str, stdin: str = "") -> str:
         """Runs `tidewire WORDS` and returns what it prints. KubernetesError when it fails."""

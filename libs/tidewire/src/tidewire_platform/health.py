@@ -87,16 +87,16 @@ class HealthPage:
             return failures
         for process, pid, found in await self._ask("/livez"):
             name = process.spec.name
-            same = pid is not None and pid == process.pid  # whoever was asked has not been replaced meanwhile
+            asked = pid if pid == process.pid else None  # it may have been replaced meanwhile
             if (why := process.ended()) is not None:
                 failures[name] = why
             elif isinstance(found, Silence):
-                if found is Silence.HANGS and same and self._answered.get(name) == pid:
+                if found is Silence.HANGS and asked is not None and self._answered.get(name) == asked:
                     failures[name] = f"does not answer within {SECONDS:g} s"
             elif found:
                 failures |= {f"{name}/{lifeline}": why for lifeline, why in found.items()}
-            elif same and pid is not None:
-                self._answered[name] = pid
+            elif asked is not None:
+                self._answered[name] = asked
         return failures
 
     async def _ask(self, path: str) -> Sequence[tuple[ServiceProcess, int | None, dict[str, str] | Silence]]:

@@ -163,7 +163,8 @@ async def _nothing(client: "AsyncQueryClient", devices: list[str], metrics: list
     if not there:
         return "There are no readings" + (f" of {', '.join(devices)}." if devices else " yet.")
     known = ", ".join(there[:20]) + (", …" if there[20:] else "")
-    return f"There are no readings of {', '.join(metrics)}; {', '.join(devices) or 'all devices'}: {known}."
+    whose = ", ".join(devices) or "all devices"
+    return f"There are no readings of {', '.join(metrics)}. The metrics of {whose} are: {known}."
 
 
 async def _series(

@@ -12,9 +12,8 @@ FLOOR_BYTES: Final = 1 << 30
 """Below this the log refuses readings."""
 LITTLE_BYTES: Final = 5 << 30
 
-_OF_THE_COMMAND = {
-    "device-keys"
-}  # which `tidewire credential create` keeps beside the default data directory
+_OF_THE_COMMAND = {"device-keys"}
+"""What `tidewire credential create` keeps in the default data directory, also where no platform has run."""
 
 
 def check_data_dir(root: Path) -> list[Finding]:
