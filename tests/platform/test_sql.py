@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tidewire_testkit.whole.platform import UpProcess, alive, until
+from tidewire_testkit.whole.platform import UpProcess, alive, running, until
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(180)]
 
@@ -54,32 +54,40 @@ async def test_the_command_runs_a_select(up: UpProcess, tmp_path: Path) -> None:
     assert refused.status != 0
     assert "read_csv is not allowed" in refused.err
 
-    processes = [endpoint.pid for endpoint in up.endpoints("storage")]
-    for number in (signal.SIGINT, signal.SIGKILL):
-        command = await asyncio.create_subprocess_exec(
-            *up.command_line("sql", ENDLESS, *as_tenant),
-            env=up.environ,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        running: list[int] = []
 
-        async def begun(running: list[int] = running) -> bool:
-            running[:] = [pid for storage in processes for pid in statements(storage)]
-            return bool(running)
+async def test_no_process_of_a_statement_is_left(data_dir: Path, tmp_path: Path) -> None:
+    """Neither when the command is interrupted nor when storage is killed."""
+    async with running(data_dir) as up:
+        token_file = tmp_path / "token"
+        token_file.write_text((await up.create_tenant("sql")).token)
+        as_tenant = ("--token-file", str(token_file), "--tenant", "sql")
+        processes = [endpoint.pid for endpoint in up.endpoints("storage")]
+        for number in (signal.SIGINT, signal.SIGKILL):
+            command = await asyncio.create_subprocess_exec(
+                *up.command_line("sql", ENDLESS, *as_tenant),
+                env=up.environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            running_now: list[int] = []
 
-        await until(begun, "the statement runs")
-        if number == signal.SIGINT:
-            command.send_signal(number)
-        else:
-            for storage in processes:
-                up.kill_pid(storage)
+            async def begun(found: list[int] = running_now) -> bool:
+                found[:] = [pid for storage in processes for pid in statements(storage)]
+                return bool(found)
 
-        async def gone(running: list[int] = running) -> bool:
-            return not any(alive(pid) for pid in running)
+            await until(begun, "the statement runs")
+            if number == signal.SIGINT:
+                command.send_signal(number)
+            else:
+                for storage in processes:
+                    up.kill_pid(storage)
 
-        await until(gone, "its process has ended")
-        if command.returncode is None and number == signal.SIGKILL:
-            command.kill()
-        await command.wait()
+            async def gone(found: list[int] = running_now) -> bool:
+                return not any(alive(pid) for pid in found)
+
+            await until(gone, "its process has ended")
+            if command.returncode is None and number == signal.SIGKILL:
+                command.kill()
+            await command.wait()
+        await up.wait_serving()

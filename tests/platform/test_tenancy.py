@@ -73,7 +73,11 @@ async def test_a_tenants_token_reaches_nothing_of_another(up: UpProcess) -> None
         storage.GetLedger(storage_pb2.GetLedgerRequest(tenant=theirs.name), metadata=mine),
         storage.GetLedger(storage_pb2.GetLedgerRequest(), metadata=mine),
         storage.GetStorageUsage(storage_pb2.GetStorageUsageRequest(tenant=theirs.name), metadata=mine),
-        storage.CutEpochs(storage_pb2.CutEpochsRequest(), metadata=mine),
+        storage.SealEpochs(storage_pb2.SealEpochsRequest(), metadata=mine),
+        storage.ListEvents(storage_pb2.ListEventsRequest(parent=theirs.name), metadata=mine),
+        drain(
+            storage.RunSql(storage_pb2.RunSqlRequest(parent=theirs.name, statement="SELECT 1"), metadata=mine)
+        ),
     ]
     codes = [await code_of(call) for call in calls]
     assert codes == [grpc.StatusCode.PERMISSION_DENIED] * len(calls)
