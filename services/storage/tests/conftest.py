@@ -16,21 +16,26 @@ import pytest
 from tidewire_kit import topics
 from tidewire_kit.cassandra import CassandraSettings
 from tidewire_kit.clock import SystemClock
+from tidewire_kit.directory import Retention
 from tidewire_kit.ids import TenantId, partition_of
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
 from tidewire_kit.owner import OwnerSettings, PartitionOwner
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
+from tidewire_storage.application.buckets import Buckets
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.housekeeping import Housekeeping
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
+from tidewire_storage.application.merge import MergeEpochs, MergeLimits
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.rollup import Rollup
 from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.consumer import telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
+from tidewire_storage.domain.rollups import DAY_US
 from tidewire_testkit.directory import TestDevice, TestTenant, World
 from tidewire_testkit.polling import until
 from tidewire_testkit.telemetry import make_table, put_tables
@@ -66,6 +71,13 @@ def backend(request: pytest.FixtureRequest) -> CassandraSettings | None:
     return settings
 
 
+class DaysAhead(SystemClock):
+    """To it every day of log time has ended."""
+
+    def now_us(self) -> int:
+        return super().now_us() + 2 * DAY_US
+
+
 class Rig:
     """Storage in a directory, its blocks in a keyspace if one is given. `start` and `stop` may alternate."""
 
@@ -77,6 +89,7 @@ class Rig:
         self.limits = IngestLimits(flush_seconds=0.05, series_seconds=0.0)
         self.free_bytes = 1 << 40
         self.file_bytes = 1 << 20
+        self.merge_limits = MergeLimits()
         self.log: EmbeddedLog
         self.ingest: IngestReadings
         self.owner: PartitionOwner
@@ -93,16 +106,28 @@ class Rig:
         names = Names(self.world.directory)
         directories = Directories(self.store)
         self.read_series = ReadSeries(self.store, directories, names, incarnation)
-        self.aggregate = Aggregate(self.store, directories, names, incarnation)
+        rollup = Rollup(self.store, directories, self.clock, self._retention)
+        self.buckets = Buckets(self.store, directories, rollup, worth_device_days=0)
+        self.aggregate = Aggregate(self.buckets, names, incarnation)
         self.series = SeriesDirectory(self.store, names)
         self.accounts = Accounts(
             self.store, self.log, self.clock, topics.TELEMETRY, lambda: self.ingest.in_flight_readings
         )
         self.sealing = SealEpochs(self.store, lambda: self.ingest.places, lambda: self.ingest.buried)
+        self.merging = MergeEpochs(
+            self.store,
+            rollup,
+            lambda: self.ingest.places,
+            lambda: self.ingest.buried,
+            self.sealing.lock,
+            DaysAhead(),
+            self.merge_limits,
+        )
         self.housekeeping = Housekeeping(
             self.store,
             self.ingest,
             self.sealing,
+            self.merging,
             self.world.directory,
             self.clock,
             self.accounts,
@@ -114,6 +139,10 @@ class Rig:
         self.running = True
         if own:
             await self.owner.start()
+
+    def _retention(self, tenant: TenantId) -> Retention:
+        view = self.world.directory.tenant(tenant)
+        return Retention() if view is None else view.retention
 
     def new_store(self):
         """A store over the same data, as another process would open it."""

@@ -185,7 +185,7 @@ async def test_expired_blocks_go_and_are_counted(rig) -> None:
 
 
 async def test_bytes_end_by_themselves_after_retention_and_are_counted_before(rig) -> None:
-    rig.store._writing._retention = lambda tenant: 3600.0
+    rig.store._writing._retention = lambda tenant, rollups: 3600.0
     tenant = rig.world.add_tenant("acme")
     device = rig.world.add_device(tenant, "a")
     await rig.publish(device, ["m"], [(rig.clock.now_us(), [1.0])])

@@ -43,6 +43,7 @@ STEPS = st.lists(
         st.just(("restart",)),
         st.just(("cut",)),
         st.just(("seal",)),
+        st.just(("merge",)),
     ),
     max_size=14,
 )
@@ -93,6 +94,8 @@ async def _run(rig: Any, steps: list[Any]) -> None:
                     await rig.settled()
                     await rig.accounts.cut_epochs()
                     await rig.sealing.round()
+                case ("merge",):
+                    await rig.merging.round()
                 case _:
                     pass
         await rig.settled()
@@ -103,6 +106,8 @@ async def _run(rig: Any, steps: list[Any]) -> None:
         await rig.accounts.cut_epochs()
         await rig.sealing.round()
         assert await rig.sealing.round() == 0
+        await rig.merging.round()
+        assert await rig.merging.round() == 0
         await _check_readings(rig, devices, model)
         await _check_aggregate(rig, tenant, devices, model)
         await _check_ledger(rig, tenant, accepted, duplicate, model)

@@ -325,7 +325,10 @@ async def test_a_catalog_of_the_first_version_is_brought_up_to_date(rig) -> None
     for statement in (
         "DROP INDEX epochs_flushed",
         "DROP INDEX epochs_sealed",
+        "DROP INDEX epochs_merged",
+        "DROP INDEX epochs_unmerged",
         "ALTER TABLE epochs DROP COLUMN seal_id",
+        "ALTER TABLE epochs DROP COLUMN merge_id",
         "ALTER TABLE blocks DROP COLUMN level",
         "ALTER TABLE blocks DROP COLUMN head_bytes",
         "PRAGMA user_version=1",

@@ -2,9 +2,11 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 from tidewire.storage.v1 import storage_pb2
 from tidewire_kit import service, topics
+from tidewire_kit.directory import Retention
 from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.grpc import service_handler
 from tidewire_kit.ids import TenantId, partition_of
@@ -17,6 +19,7 @@ from tidewire_storage.adapters import sql_process
 from tidewire_storage.adapters.embedded import EmbeddedEventStore, EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
+from tidewire_storage.application.buckets import Buckets
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.event_housekeeping import EventHousekeeping
 from tidewire_storage.application.gather import EpochLimits
@@ -24,8 +27,10 @@ from tidewire_storage.application.housekeeping import Housekeeping
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.list_events import ListEvents
+from tidewire_storage.application.merge import MergeEpochs, MergeLimits
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.rollup import Rollup
 from tidewire_storage.application.run_sql import RunSql, SqlLimits
 from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.application.sql_tables import SqlTables
@@ -38,6 +43,7 @@ from tidewire_storage.ports import EventStore, Store
 from tidewire_storage.settings import Settings
 
 _HOUR_SECONDS = 3600
+_DAY_SECONDS = 86400
 
 
 def build(ctx: ServiceContext[Settings]) -> ServiceParts:
@@ -73,10 +79,24 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     sealing = SealEpochs(
         store, lambda: ingest.places, lambda: ingest.buried, lambda: ingest.pressed, metrics.sealed
     )
+    directories = Directories(store)
+    rollup = Rollup(store, directories, ctx.clock, _retention_of(ctx))
+    merging = MergeEpochs(
+        store,
+        rollup,
+        lambda: ingest.places,
+        lambda: ingest.buried,
+        sealing.lock,
+        ctx.clock,
+        _merge_limits(settings),
+        lambda: ingest.pressed,
+        metrics.merged,
+    )
     housekeeping = Housekeeping(
         store,
         ingest,
         sealing,
+        merging,
         ctx.directory,
         ctx.clock,
         accounts,
@@ -88,7 +108,6 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         on_removed=metrics.removed,
     )
     names = Names(ctx.directory)
-    directories = Directories(store)
     series = SeriesDirectory(store, names)
     tables = SqlTables(store, directories, names, series, incarnation)
     run_sql = RunSql(names, tables, sql_process.launch, _sql_limits(settings), metrics.statement_ended)
@@ -97,7 +116,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         names,
         series,
         ReadSeries(store, directories, names, incarnation),
-        Aggregate(store, directories, names, incarnation),
+        Aggregate(Buckets(store, directories, rollup), names, incarnation),
         accounts,
         run_sql,
         ListEvents(event_store, names),
@@ -167,9 +186,11 @@ def _store(ctx: ServiceContext[Settings], incarnation: bytes) -> Store:
     def place_of(tenant: TenantId, device: bytes) -> TopicPartitionKey:
         return TopicPartitionKey(incarnation, partition_of(tenant, device, partitions))
 
-    def retention(tenant: TenantId) -> float | None:
-        view = ctx.directory.tenant(tenant)
-        return None if view is None else view.retention.raw_seconds
+    retention_of = _retention_of(ctx)
+
+    def retention(tenant: TenantId, rollups: bool) -> float | None:
+        kept = retention_of(tenant)
+        return kept.rollup_seconds if rollups else kept.raw_seconds
 
     return CassandraStore(connect, ctx.clock, topics.TELEMETRY, place_of, retention=retention)
 
@@ -208,6 +229,23 @@ def _limits(settings: Settings) -> IngestLimits:
         settings.series_seconds,
         EpochLimits(settings.epoch_seconds * 1_000_000, settings.epoch_bytes),
     )
+
+
+def _merge_limits(settings: Settings) -> MergeLimits:
+    if _DAY_SECONDS % settings.merge_seconds:
+        raise InvalidArgument(
+            f"{Settings.PREFIX}MERGE_SECONDS",
+            f"{settings.merge_seconds} does not divide 86400; use one that does",
+        )
+    return MergeLimits(settings.merge_seconds * 1_000_000, settings.merge_readings)
+
+
+def _retention_of(ctx: ServiceContext[Settings]) -> Callable[[TenantId], Retention]:
+    def of(tenant: TenantId) -> Retention:
+        view = ctx.directory.tenant(tenant)
+        return Retention() if view is None else view.retention
+
+    return of
 
 
 def _sql_limits(settings: Settings) -> SqlLimits:

@@ -14,6 +14,7 @@ from tidewire_kit.directory import Directory
 from tidewire_kit.ids import uid_hex
 from tidewire_kit.owner import OwnerStats
 from tidewire_storage.application.ingest import FlushReport
+from tidewire_storage.application.merge import MergeReport
 from tidewire_storage.application.seal import SealReport
 from tidewire_storage.ports import EventAccount
 
@@ -96,6 +97,14 @@ class StorageMetrics:
         self._sealed_bytes = Counter(
             "tidewire_storage_sealed_bytes", "Bytes of sealed blocks written.", registry=registry
         )
+        self._merged = Counter(
+            "tidewire_storage_merged_readings",
+            "Readings of sealed epochs that were merged.",
+            registry=registry,
+        )
+        self._rollup_rows = Counter(
+            "tidewire_storage_rollup_rows", "Rows of rollups written.", registry=registry
+        )
         self._flush = Histogram(
             "tidewire_storage_flush_seconds",
             "Time from the beginning of a flush until it is durable.",
@@ -174,6 +183,11 @@ class StorageMetrics:
         """An epoch was sealed."""
         self._sealed.inc(report.readings)
         self._sealed_bytes.inc(report.sealed_bytes)
+
+    def merged(self, report: MergeReport) -> None:
+        """Sealed epochs were merged."""
+        self._merged.inc(report.readings)
+        self._rollup_rows.inc(report.rollup_rows)
 
     def recounted(self, difference: int) -> None:
         """The ledger was counted again."""

@@ -26,9 +26,12 @@ from tidewire_kit.owner import Ledger, LedgerKey
 from tidewire_kit.owner.dedup import Entries
 from tidewire_storage.domain.blocks import (
     Block,
+    BlockFacts,
+    BlockKey,
     EpochCoverage,
     EpochSpan,
     OpenEpoch,
+    SealedEpoch,
     StoredBlock,
     TopicPartitionKey,
 )
@@ -152,10 +155,12 @@ class BlockReader(Protocol):
         *,
         after: StoredBlock | None = None,
         limit: int | None = None,
+        rollup: int | None = None,
     ) -> list[StoredBlock]:
         """Blocks of a tenant with event times in [start_us, end_us), by `min_time_us`. No place: everywhere.
 
-        At most `limit`; `after` is the last block of the answer before, to go on from.
+        Blocks of readings, or with `rollup` blocks of rollups of this level. At most `limit`; `after` is the last block
+        of the answer before, to go on from.
         """
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
@@ -165,7 +170,8 @@ class BlockReader(Protocol):
         """Parts of blocks, in order; None: as in `read`. Raises BlockDamaged, Unavailable."""
 
     async def seals(self, place: TopicPartitionKey) -> int:
-        """Another number after every seal of the partition: pages of one `find` belong together if it is the same."""
+        """Another number after every seal and merge of the partition: pages of one `find` belong together if it is the
+        same."""
 
     async def series(self, tenant: TenantId, device_uids: Sequence[bytes]) -> list[SeriesStates]:
         """States of these devices (those that have any), one item per metric set."""
@@ -197,16 +203,33 @@ class BlockReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What sealing does to an epoch."""
+    """What sealing does to an epoch that was flushed, or merging to epochs that were sealed."""
 
     place: TopicPartitionKey
-    epoch: int
+    epochs: tuple[int, ...]
+    """Rising. Of a seal: one. What takes the blocks' place belongs to the first, and the others are empty then."""
     replaced: tuple[StoredBlock, ...]
-    """All blocks of the epoch, as they were found."""
+    """All blocks of the epochs, as they were found, but those that stay."""
     blocks: tuple[Block, ...]
-    """What takes their place: at most one a tenant."""
+    """What takes their place. Of a seal: at most one a tenant."""
     ledger: Ledger
     """Changes of what is counted: collapsed readings are duplicates instead of stored, dropped ones are purged."""
+    kept: tuple[StoredBlock, ...] = ()
+    """The blocks of the epochs that stay as they are."""
+    merge: bool = False
+    """Whether it merges."""
+
+    def readings_of(self, epoch: int) -> int:
+        """The readings that the epoch holds afterwards."""
+        return sum(facts.readings for key, facts in self._there() if key.epoch == epoch)
+
+    def blocks_of(self, epoch: int) -> int:
+        """The number of blocks that the epoch has afterwards."""
+        return sum(key.epoch == epoch for key, _ in self._there())
+
+    def _there(self) -> list[tuple[BlockKey, BlockFacts]]:
+        made = [(block.key, block.facts) for block in self.blocks]
+        return [*((block.key, block.facts) for block in self.kept), *made]
 
 
 class Sealing(Protocol):
@@ -215,25 +238,35 @@ class Sealing(Protocol):
     async def unsealed(self, place: TopicPartitionKey) -> list[EpochCoverage]:
         """Epochs of a partition that are complete and not sealed, rising; perhaps not all of them at once."""
 
+    async def unmerged(self, place: TopicPartitionKey) -> list[SealedEpoch]:
+        """Epochs of a partition that are sealed and not merged, rising."""
+
     async def blocks_of_epoch(self, place: TopicPartitionKey, epoch: int) -> list[StoredBlock]:
         """Blocks of all tenants in an epoch."""
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """As in BlockWriter."""
 
-    async def seal(self, seal: Seal) -> bool:
-        """Replaces the epoch's blocks at once, and marks it sealed; what was replaced is found no more.
+    async def read_ranges(self, asked: Sequence["RangesOf"]) -> list[list[bytes] | None]:
+        """As in BlockReader."""
 
-        False, and nothing has changed, when the epoch's blocks are not (any more) those of the seal, or it is sealed
-        already. Raises StoreFull (nothing was written), Unavailable (unknown; ask `unsealed`).
+    async def seal(self, seal: Seal) -> bool:
+        """Replaces the epochs' blocks at once, and marks them sealed or merged; what was replaced is found no more.
+
+        False, and nothing has changed, when the epochs' blocks are not (any more) those of the seal, or one of them is
+        not in the state before. Raises StoreFull (nothing was written), Unavailable (unknown; ask `unsealed`,
+        `unmerged`).
         """
 
 
 class Upkeep(Protocol):
     """The store as retention and deletion see it. All idempotent."""
 
-    async def expire(self, tenant: TenantId, before_us: int) -> int:
-        """Removes a tenant's blocks whose last event time is before `before_us`. Returns the readings removed."""
+    async def expire(self, tenant: TenantId, before_us: int, *, rollups: bool = False) -> int:
+        """Removes a tenant's blocks whose last event time is before `before_us`: those of readings, or of rollups.
+
+        Returns the readings removed.
+        """
 
     async def bury(self, tenants: Collection[TenantId], devices: Collection[tuple[TenantId, bytes]]) -> int:
         """Notes deleted tenants and (tenant, device uid)s, and removes their series states and whole blocks at once.

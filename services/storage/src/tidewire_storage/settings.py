@@ -52,6 +52,13 @@ class Settings:
     seal_seconds: float = setting(2.0, minimum=0.05, maximum=3600)
     """Time between two looks for epochs that have ended and can be sealed, in seconds."""
 
+    merge_seconds: int = setting(86400, minimum=1, maximum=86400)
+    """Span of log time whose sealed epochs are merged into blocks of their own, and rolled up, once it has ended, in
+    seconds; a divisor of 86400."""
+
+    merge_readings: int = setting(30_000_000, minimum=1)
+    """Readings of sealed epochs of one partition that are merged earlier than that: so many are enough for a merge."""
+
     purge_seconds: float = setting(2.0, minimum=0.05, maximum=3600)
     """Time between two looks for deleted tenants and devices, in seconds."""
 

@@ -8,7 +8,9 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.ids import TenantId
 from tidewire_kit.log.port import MessageLog
+from tidewire_storage.application.ledger_days import by_hour
 from tidewire_storage.domain.blocks import TopicPartitionKey
+from tidewire_storage.domain.rollups import DAY_US
 from tidewire_storage.ports import BlockReader, LedgerAccount, TenantUsage
 
 _POLL_SECONDS = 0.05
@@ -45,7 +47,8 @@ class Accounts:
 
     async def ledger(self, tenant: TenantId | None, start_us: int, end_us: int) -> LedgerAnswer:
         """The ledger for hours that begin in [start_us, end_us), its blocks counted again."""
-        account = await self._store.ledger(tenant, start_us, end_us)
+        first_us, last_us = start_us - start_us % DAY_US, end_us + -end_us % DAY_US
+        account = by_hour(await self._store.ledger(tenant, first_us, last_us), start_us, end_us)
         return LedgerAnswer(account, self._in_flight(), await self.lag_records())
 
     async def difference(self) -> int:

@@ -1,7 +1,7 @@
 """Aggregate: count, min, max, avg, sum, first, last and standard deviation, in buckets, by going through the blocks."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.ids import TenantId
-from tidewire_storage.application.directories import Directories
+from tidewire_storage.application.buckets import Buckets
 from tidewire_storage.application.names import Names
-from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, sweep
-from tidewire_storage.domain.aggregates import Function, Partials, merge_partials, partials_of
+from tidewire_storage.application.sweep import MAX_US, MIN_US
+from tidewire_storage.domain.aggregates import Function, Partials, merge_partials
 from tidewire_storage.domain.blocks import TopicPartitionKey
-from tidewire_storage.domain.collapse import Collapsed
-from tidewire_storage.ports import BlockReader
 
 _ANSWER_BYTES = 3_500_000
 """Of 4 MiB that a message may have."""
@@ -37,11 +35,8 @@ class AggregatedSeries:
 class Aggregate:
     """The use case."""
 
-    def __init__(
-        self, store: BlockReader, directories: Directories, names: Names, incarnation: bytes
-    ) -> None:
-        self._store = store
-        self._directories = directories
+    def __init__(self, buckets: Buckets, names: Names, incarnation: bytes) -> None:
+        self._buckets = buckets
         self._names = names
         self._incarnation = incarnation
 
@@ -73,9 +68,11 @@ class Aggregate:
         for partition, devices in by_partition.items():
             place = TopicPartitionKey(self._incarnation, partition)
             numbers = np.array([number for number, _ in devices], np.int32)
-            wanted = Wanted([uid for _, uid in devices])
-            async for rows in sweep(self._store, self._directories, tenant, place, wanted, names, start, end):
-                await asyncio.to_thread(tally.add, rows, numbers)
+            uids = [uid for _, uid in devices]
+            found = await self._buckets.of(
+                tenant, place, uids, names, start, end, bucket_us, 0 if start_us is None else start_us
+            )
+            tally.add(found.parts, numbers)
         return await asyncio.to_thread(tally.series, device_ids, functions)
 
 
@@ -98,11 +95,11 @@ class _Tally:
         self._across = across_devices
         self._parts: list[list[Partials]] = [[] for _ in metrics]
 
-    def add(self, rows: Collapsed, numbers: NDArray[np.int32]) -> None:
-        """Adds rows; `numbers` are their devices' numbers among all that were asked for."""
-        rows.device = numbers[rows.device]
-        for metric, parts in enumerate(self._parts):
-            part = partials_of(rows, metric, self._bucket_us, self._start_us or 0)
+    def add(self, found: Mapping[str, Partials], numbers: NDArray[np.int32]) -> None:
+        """Adds partial results; `numbers` are their devices' numbers among all that were asked for."""
+        for metric, parts in zip(self._metrics, self._parts, strict=True):
+            part = found[metric]
+            part.device = numbers[part.device]
             if len(part):
                 parts.append(part)
             if len(parts) >= _MERGE_EVERY:

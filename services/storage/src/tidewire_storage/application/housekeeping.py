@@ -1,4 +1,4 @@
-"""Housekeeping: sealing, what retention and deletion remove, and the ledger's regular recount.
+"""Housekeeping: sealing and merging, what retention and deletion remove, and the ledger's regular recount.
 
 Runs beside ingest and queries.
 """
@@ -13,6 +13,7 @@ from tidewire_kit.lasting import ended
 from tidewire_kit.observability.logs import get_logger
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.ingest import IngestReadings
+from tidewire_storage.application.merge import MergeEpochs
 from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.ports import Upkeep
 
@@ -27,6 +28,7 @@ class Housekeeping:
         store: Upkeep,
         ingest: IngestReadings,
         sealing: SealEpochs,
+        merging: MergeEpochs,
         directory: Directory,
         clock: Clock,
         accounts: Accounts,
@@ -41,6 +43,7 @@ class Housekeeping:
         self._store = store
         self._ingest = ingest
         self._sealing = sealing
+        self._merging = merging
         self._directory = directory
         self._clock = clock
         self._accounts = accounts
@@ -114,16 +117,19 @@ class Housekeeping:
         logger.info("purge_begins", tombstones=len(tenants) + len(devices), new=new)
 
     async def seal(self) -> None:
-        """Seals what has ended."""
+        """Seals what has ended, and merges what is sealed."""
         await self._sealing.round()
+        await self._merging.round()
 
     async def expire(self) -> None:
         """Removes blocks that are wholly older than their tenant's retention."""
         expired = 0
         for view in self._directory.tenants():
-            if view.retention.raw_seconds is not None:
-                before_us = self._clock.now_us() - int(view.retention.raw_seconds * 1e6)
-                expired += await self._store.expire(view.uid, before_us)
+            retention = view.retention
+            for seconds, rollups in ((retention.raw_seconds, False), (retention.rollup_seconds, True)):
+                if seconds is not None:
+                    before_us = self._clock.now_us() - int(seconds * 1e6)
+                    expired += await self._store.expire(view.uid, before_us, rollups=rollups)
         if expired:
             self._on_removed("expired", expired)
         await self._store.sweep()

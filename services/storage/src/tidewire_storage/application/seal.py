@@ -103,7 +103,10 @@ def _seal_of(
             counts.purged += sum(block.facts.readings for block, _ in some)
             continue
         merged = merge(
-            [(block.key.first_offset, read_block(raw)[1]) for block, raw in some],
+            (
+                (block.key.first_offset, (reader.table() for reader in read_block(raw)[1]))
+                for block, raw in some
+            ),
             buried.devices.get(tenant, frozenset()),
         )
         counts.purged += merged.purged
@@ -113,4 +116,4 @@ def _seal_of(
         counts.duplicate += merged.collapsed
         if merged.tables:
             sealed.append(encode_block(key, first.facts.hour_us, merged.tables))
-    return Seal(place, epoch, tuple(blocks), tuple(sealed), ledger)
+    return Seal(place, (epoch,), tuple(blocks), tuple(sealed), ledger)

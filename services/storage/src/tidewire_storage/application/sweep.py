@@ -64,17 +64,19 @@ async def sweep(
     metrics: tuple[str, ...] | None,
     start_us: int,
     end_us: int,
+    rollup: int | None = None,
 ) -> AsyncIterator[Collapsed]:
     """Yields rows with times in [start_us, end_us): all of one item are later than all of the items before.
 
     Within an item rows are by device and time. `metrics` None: those that are there, in order of name; the columns of
-    two items may then differ. Where sealing replaces blocks meanwhile, it goes on with what has taken their place.
+    two items may then differ. `rollup`: rows of rollups of this level instead of readings.
+    Where sealing replaces blocks meanwhile, it goes on with what has taken their place.
     """
     question = _Question(wanted, metrics, end_us)
     waiting: list[Part] = []
     missed: set[object] = set()
     step = _FIRST_BLOCKS
-    seals, ahead = await _find(store, tenant, place, start_us, end_us)
+    seals, ahead = await _find(store, tenant, place, start_us, end_us, rollup)
     more = len(ahead) == _PAGE_BLOCKS
     while ahead:
         some, ahead = ahead[:step], ahead[step:]
@@ -82,7 +84,9 @@ async def sweep(
         opened: list[_Opened] = []
         again = False
         if more and not ahead:
-            ahead = await store.find(tenant, place, start_us, end_us, after=some[-1], limit=_PAGE_BLOCKS)
+            ahead = await store.find(
+                tenant, place, start_us, end_us, after=some[-1], limit=_PAGE_BLOCKS, rollup=rollup
+            )
             more = len(ahead) == _PAGE_BLOCKS
             again = await store.seals(place) != seals  # then this page may not belong to those before
         if not again:
@@ -90,7 +94,7 @@ async def sweep(
             again = not gone <= missed
             missed |= gone
         if again:  # what is before `start_us` is out already
-            seals, ahead = await _find(store, tenant, place, start_us, end_us)
+            seals, ahead = await _find(store, tenant, place, start_us, end_us, rollup)
             more = len(ahead) == _PAGE_BLOCKS
             waiting = []
             continue
@@ -101,13 +105,40 @@ async def sweep(
         start_us = max(start_us, min(horizon, end_us))
 
 
+async def rows_in(
+    store: BlockReader,
+    directories: Directories,
+    blocks: Sequence[StoredBlock],
+    wanted: Wanted,
+    start_us: int,
+    end_us: int,
+) -> AsyncIterator[NDArray[np.int64]]:
+    """Yields the times in [start_us, end_us) of the wanted devices' rows in blocks; of blocks that are gone nothing."""
+    question = _Question(wanted, None, end_us)
+    for first in range(0, len(blocks), _BLOCKS_AT_ONCE):
+        opened, _ = await _open(
+            store, directories, blocks[first : first + _BLOCKS_AT_ONCE], question, start_us
+        )
+        for _, reader in opened:
+            numbers = wanted.numbers(reader.device_uids)
+            if (numbers >= 0).any():
+                time = reader.time()
+                rows = np.repeat(numbers >= 0, reader.row_counts) & (time >= start_us) & (time < end_us)
+                yield time[rows]
+
+
 async def _find(
-    store: BlockReader, tenant: TenantId, place: TopicPartitionKey, start_us: int, end_us: int
+    store: BlockReader,
+    tenant: TenantId,
+    place: TopicPartitionKey,
+    start_us: int,
+    end_us: int,
+    rollup: int | None,
 ) -> tuple[int, list[StoredBlock]]:
     """The first page of blocks, with the seals that it knows of."""
     seals = await store.seals(place)
     while True:
-        found = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS)
+        found = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS, rollup=rollup)
         now = await store.seals(place)
         if now == seals:
             return seals, found

@@ -45,6 +45,10 @@ class Partials:
         """Number of (device, bucket)s."""
         return len(self.device)
 
+    def where(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> "Partials":
+        """The rows that a mask or numbers choose."""
+        return Partials(*(getattr(self, name)[rows] for name in Partials.__slots__))
+
     def column(self, function: Function) -> NDArray[np.float64]:
         """(n,): the values of a function."""
         match function:

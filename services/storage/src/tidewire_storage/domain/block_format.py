@@ -21,7 +21,7 @@ from tidewire_storage.domain.block_header import (
     BlockHeader,
     pack_header,
 )
-from tidewire_storage.domain.blocks import Block, BlockKey, facts_of
+from tidewire_storage.domain.blocks import ROLLUP_MINUTE, Block, BlockKey, facts_of, rollup_facts_of
 from tidewire_storage.domain.columns import Packed, TableReader
 from tidewire_storage.domain.rows import SortedTable, not_among
 
@@ -31,7 +31,7 @@ _COLUMN = struct.Struct("<BI")
 
 def encode_block(key: BlockKey, hour_us: int, tables: Sequence[SortedTable]) -> Block:
     """Compresses the tables (at least one row in all) and puts a block together, in the format of the key's level."""
-    facts = facts_of(hour_us, tables)
+    facts = (rollup_facts_of if key.level >= ROLLUP_MINUTE else facts_of)(hour_us, tables)
     if key.level:
         return sealed_format.encode(key, facts, tables)
     directory: list[bytes] = []

@@ -1,10 +1,16 @@
 """Blocks and epochs: what storage writes, by which keys, and what is known of them without reading them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.domain.rows import ROW_BITS, SortedTable
+
+FLUSHED_BLOCK, EPOCH_BLOCK, DAY_BLOCK = 0, 1, 2
+"""Levels of blocks of readings: written by a flush; a sealed epoch, which takes the place of its flushed blocks; sealed
+epochs of a day of log time, which take the places of theirs."""
+ROLLUP_MINUTE, ROLLUP_HOUR, ROLLUP_DAY = 3, 4, 5
+"""Levels of blocks of rollups (`rollups`): what they count is not in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +29,19 @@ class BlockKey:
     tenant: TenantId
     place: TopicPartitionKey
     slice: int
-    """Slice of a large tenant's devices; 0 until slices exist."""
+    """Number of the block among those that one merge made for the tenant; 0 for flushed blocks and sealed epochs."""
     epoch: int
     first_offset: int
     end_offset: int
     """Offsets [first_offset, end_offset) of the partition are covered by this block, as far as the tenant goes."""
-    level: int = 0
-    """0: written by a flush; 1: the sealed epoch, which takes the place of its flushed blocks."""
+    level: int = FLUSHED_BLOCK
+    """What kind of block it is, see above."""
 
     @property
     def arrival(self) -> int:
         """Arrival order of rows that have none of their own: after all before the block, before all that follow it.
 
-        A sealed block comes after the flushed blocks of its epoch, for whoever sees both while it replaces them.
+        A sealed block comes after the flushed blocks of its epochs, for whoever sees both while it replaces them.
         """
         return (self.end_offset << ROW_BITS) - 1 if self.level else self.first_offset << ROW_BITS
 
@@ -64,6 +70,11 @@ def facts_of(hour_us: int, tables: Sequence[SortedTable]) -> BlockFacts:
         max(int(table.time_unix_us.max()) for table in tables),
         tuple(table.metrics for table in tables),
     )
+
+
+def rollup_facts_of(hour_us: int, tables: Sequence[SortedTable]) -> BlockFacts:
+    """The same of a block of rollups, which holds no readings of its own."""
+    return replace(facts_of(hour_us, tables), readings=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +145,13 @@ class EpochCoverage:
     def complete(self) -> bool:
         """Cut, covered to the cut, and no block of it missing."""
         return self.covered_offset == self.end_offset and self.blocks_present == self.blocks_written
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEpoch:
+    """An epoch that is sealed and not merged with others of its day."""
+
+    epoch: int
+    hour_us: int
+    """Log time in which it began."""
+    readings: int

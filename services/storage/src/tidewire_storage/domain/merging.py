@@ -1,17 +1,16 @@
-"""Merging the flushed tables of an epoch into the tables of a sealed block.
+"""Merging the tables of several blocks into those of a sealed block.
 
-Used by sealing only. The result has each (device, metric, time) once: of several readings the latest arrival has won,
-as it would have in every query.
+Used by sealing and by merging. The result has each (device, metric, time) once: of several readings the latest arrival
+has won, as it would have in every query.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidewire_storage.domain.collapse import Part, collapse, last_of_group
-from tidewire_storage.domain.columns import TableReader
 from tidewire_storage.domain.rows import ROW_BITS, SortedTable, not_among, uid_list, unique_uids
 
 
@@ -37,20 +36,20 @@ class _Flushed:
     table: SortedTable
 
 
-def merge(blocks: Sequence[tuple[int, Sequence[TableReader]]], dropped: Collection[bytes]) -> Merged:
-    """Merges (first offset, tables) of flushed blocks, in order of offset, without the devices in `dropped`."""
+def merge(blocks: Iterable[tuple[int, Iterable[SortedTable]]], dropped: Collection[bytes]) -> Merged:
+    """Merges (first offset, tables) of blocks, in order of offset, without the devices in `dropped`."""
     by_set: dict[tuple[str, ...], list[_Flushed]] = {}
     before = purged = 0
-    for first_offset, readers in blocks:
-        for reader in readers:
-            table = reader.table()
+    for first_offset, found in blocks:
+        for table in found:
             readings = table.readings()
             before += readings
+            kept = table
             if dropped and not (keep := not_among(table.device_uids, dropped)).all():
-                table = table.keep_devices(keep)
-                purged += readings - table.readings()
-            if table.rows:
-                by_set.setdefault(table.metrics, []).append(_Flushed(first_offset, table))
+                kept = table.keep_devices(keep)
+                purged += readings - kept.readings()
+            if kept.rows:
+                by_set.setdefault(kept.metrics, []).append(_Flushed(first_offset, kept))
     tables = []
     for family in _families(list(by_set)):
         parts = {metrics: by_set[metrics] for metrics in family}

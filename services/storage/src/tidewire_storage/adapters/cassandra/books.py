@@ -11,6 +11,7 @@ from tidewire_kit.ids import TenantId
 from tidewire_kit.owner import LedgerCounts
 from tidewire_storage.adapters.cassandra.tables import COUNTS, PLACE, Mutation, Tables, gather_all, select
 from tidewire_storage.domain.blocks import EpochSpan, TopicPartitionKey
+from tidewire_storage.ports import Seal
 
 type Key = tuple[Any, ...]
 """(kind, primary key ...); kinds are the names of the statements that write them."""
@@ -25,8 +26,9 @@ _EPOCH = (
     "blocks",
     "readings",
     "sealed",
+    "merged",
 )
-_COVERED, _END, _GATHERED, _BLOCKS, _READINGS, _SEALED = 1, 2, 4, 5, 6, 7
+_COVERED, _END, _GATHERED, _BLOCKS, _READINGS, _SEALED, _MERGED = 1, 2, 4, 5, 6, 7, 8
 """Places among _EPOCH."""
 _DAY = ("min_time_us", "max_time_us", "expires_us", "blocks")
 _NEVER = 1 << 62
@@ -110,7 +112,7 @@ class Draft:
         key = self.epoch_key(span.epoch)
         held = self._rows[key]
         if held is None:
-            held = [span.epoch_first_offset, 0, None, span.hour_us, 0, 0, 0, None]
+            held = [span.epoch_first_offset, 0, None, span.hour_us, 0, 0, 0, None, None]
         held[_COVERED] = span.end_offset
         held[_END] = span.end_offset if span.cut else None
         held[_GATHERED] += span.gathered_bytes
@@ -125,12 +127,14 @@ class Draft:
             held[_BLOCKS] -= blocks
             held[_READINGS] -= readings
 
-    def seal_epoch(self, epoch: int, blocks: int, readings: int, version: int) -> bool:
-        """What a seal makes of one; `version` is that of the head before. False: it is sealed already, or not known."""
-        held = self._rows[self.epoch_key(epoch)]
-        if held is None or held[_SEALED] is not None:
-            return False
-        held[_BLOCKS], held[_READINGS], held[_SEALED] = blocks, readings, version
+    def seal_epochs(self, seal: Seal, version: int) -> bool:
+        """What a seal makes of them; `version` is that of the head before. False: one is not as it has to be."""
+        for epoch in seal.epochs:
+            held = self._rows[self.epoch_key(epoch)]
+            if held is None or (held[_SEALED] is not None) != seal.merge or held[_MERGED] is not None:
+                return False
+            held[_BLOCKS], held[_READINGS] = seal.blocks_of(epoch), seal.readings_of(epoch)
+            held[_MERGED if seal.merge else _SEALED] = version
         return True
 
     def block_on_day(self, key: Key, min_us: int, max_us: int, expires_us: int | None) -> None:

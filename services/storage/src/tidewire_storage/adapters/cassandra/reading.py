@@ -24,7 +24,14 @@ from tidewire_storage.adapters.cassandra.tables import (
     select,
 )
 from tidewire_storage.domain.block_header import BlockDamaged
-from tidewire_storage.domain.blocks import EpochCoverage, OpenEpoch, StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.blocks import (
+    ROLLUP_MINUTE,
+    EpochCoverage,
+    OpenEpoch,
+    SealedEpoch,
+    StoredBlock,
+    TopicPartitionKey,
+)
 from tidewire_storage.ports import RangesOf, StoredProgress, TenantUsage
 
 type Order = tuple[Any, ...]
@@ -56,7 +63,9 @@ _EPOCHS = select(
         "hour_us",
         "gathered_bytes",
         "blocks",
+        "readings",
         "sealed",
+        "merged",
     ),
     PLACE,
 )
@@ -102,6 +111,7 @@ class _Cursor:
     after: tuple[int, ...]
     """Columns of _WITHIN; what comes is greater."""
     page: int
+    rollup: int | None
     blocks: deque[StoredBlock] = field(default_factory=deque)
     ended: bool = False
 
@@ -119,7 +129,7 @@ class _Cursor:
             self.blocks.extend(
                 rows.block_of(row, self.tenant, place, row.epoch)
                 for row in found
-                if row.max_time_us >= self.start_us
+                if row.max_time_us >= self.start_us and rows.wanted(row.block_level, self.rollup)
             )
         return self
 
@@ -141,6 +151,7 @@ async def find_blocks(
     end_us: int,
     after: StoredBlock | None = None,
     limit: int | None = None,
+    rollup: int | None = None,
 ) -> list[StoredBlock]:
     """A tenant's blocks that overlap [start_us, end_us), by least time; see BlockReader.find."""
     last = None if after is None else order_of(after)
@@ -149,7 +160,7 @@ async def find_blocks(
     for unit in await units_of(tables, tenant, place):
         if unit.max_time_us >= start_us and unit.min_time_us < end_us:
             waiting.append(
-                _Cursor(tables, tenant, unit, start_us, end_us, _begin(unit, start_us, last), page)
+                _Cursor(tables, tenant, unit, start_us, end_us, _begin(unit, start_us, last), page, rollup)
             )
     waiting = deque(sorted(waiting, key=_least))
     found: list[StoredBlock] = []
@@ -195,9 +206,9 @@ def _least(cursor: _Cursor) -> int:
 
 
 async def catalog_of(tables: Tables, tenant: TenantId, unit: Unit) -> list[StoredBlock]:
-    """All blocks of a unit."""
+    """All blocks of a unit, of readings and of rollups."""
     begin = (_LEAST, _LEAST, _LEAST, _LEAST, 0)
-    cursor = _Cursor(tables, tenant, unit, _LEAST, _GREATEST, begin, _PAGE)
+    cursor = _Cursor(tables, tenant, unit, _LEAST, _GREATEST, begin, _PAGE, rows.ALL)
     found: list[StoredBlock] = []
     while (await cursor.fill()).blocks:
         found += cursor.blocks
@@ -222,7 +233,12 @@ async def blocks_after(tables: Tables, place: TopicPartitionKey, offset: int) ->
         if page[-1].covered_offset <= offset:  # the newest come first
             break
     by_epoch = await gather_all(blocks_of_epoch(tables, place, epoch) for epoch in reversed(epochs))
-    return [block for blocks in by_epoch for block in blocks if block.key.end_offset > offset]
+    return [
+        block
+        for blocks in by_epoch
+        for block in blocks
+        if block.key.end_offset > offset and block.key.level < ROLLUP_MINUTE
+    ]
 
 
 async def read_blocks(
@@ -335,6 +351,16 @@ async def read_epochs(
         )
         for row, count in zip(found, counts, strict=True)
     ]
+
+
+async def read_unmerged(
+    tables: Tables, place: TopicPartitionKey, from_epoch: int = 0
+) -> tuple[list[SealedEpoch], int]:
+    """Epochs from one on that are sealed and not merged; and before which epoch all are merged."""
+    found = (await tables.rows(_EPOCHS_FROM, place.incarnation, place.partition, from_epoch))[::-1]
+    begin = next((row.epoch for row in found if row.merged is None), from_epoch)
+    unmerged = [row for row in found if row.sealed is not None and row.merged is None]
+    return [SealedEpoch(row.epoch, row.hour_us, row.readings) for row in unmerged], begin
 
 
 async def read_usage(

@@ -7,7 +7,14 @@ from typing import Any
 from tidewire_kit.cassandra import Row
 from tidewire_kit.ids import TenantId
 from tidewire_storage.adapters.cassandra.tables import Mutation
-from tidewire_storage.domain.blocks import Block, BlockFacts, BlockKey, StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.blocks import (
+    ROLLUP_MINUTE,
+    Block,
+    BlockFacts,
+    BlockKey,
+    StoredBlock,
+    TopicPartitionKey,
+)
 
 CHUNK_BYTES = 512 << 10
 """Rows above this are work for the server's heap; flushed blocks rarely are."""
@@ -34,6 +41,15 @@ def level_of(min_time_us: int, max_time_us: int) -> int:
     """Level of a block in the catalog."""
     span = max_time_us - min_time_us
     return next((level for level, width in enumerate(LEVEL_US) if span < width), len(LEVEL_US))
+
+
+ALL = -1
+
+
+def wanted(block_level: int | None, rollup: int | None) -> bool:
+    """Whether a block is among those of readings (`rollup` None), of rollups of a level, or of ALL."""
+    level = block_level or 0
+    return level < ROLLUP_MINUTE if rollup is None else rollup in (ALL, level)
 
 
 def day_of(hour_us: int) -> int:

@@ -15,7 +15,13 @@ from tidewire_storage.adapters.cassandra.series import PlaceOf, SeriesRows
 from tidewire_storage.adapters.cassandra.tables import Tables, gather_all
 from tidewire_storage.adapters.cassandra.upkeep import CassandraUpkeep
 from tidewire_storage.adapters.cassandra.writing import Retention, Writing
-from tidewire_storage.domain.blocks import Block, EpochCoverage, StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.blocks import (
+    Block,
+    EpochCoverage,
+    SealedEpoch,
+    StoredBlock,
+    TopicPartitionKey,
+)
 from tidewire_storage.domain.series import SeriesStates
 from tidewire_storage.ports import (
     Flush,
@@ -40,13 +46,14 @@ class CassandraStore:
         topic: str,
         place_of: PlaceOf,
         *,
-        retention: Retention = lambda tenant: None,
+        retention: Retention = lambda tenant, rollups: None,
         verify_seconds: float = VERIFY_SECONDS,
         orphan_seconds: float = ORPHAN_SECONDS,
     ) -> None:
         """`open_session` connects and has checked the schema; the store closes the session.
 
-        `place_of` tells a device's place; `retention` how long a tenant keeps readings, in seconds (None: for good).
+        `place_of` tells a device's place; `retention` how long a tenant keeps readings, or rollups, in
+        seconds (None: for good).
         """
         self._open_session = open_session
         self._clock = clock
@@ -58,6 +65,7 @@ class CassandraStore:
         self._session: CassandraSession | None = None
         self._unsealed_from: dict[TopicPartitionKey, int] = {}
         """Epochs before this one are sealed."""
+        self._unmerged_from: dict[TopicPartitionKey, int] = {}
 
     async def open(self) -> None:
         """Connects and prepares. Raises FailedPrecondition (the cluster or its schema does not fit), Unavailable."""
@@ -146,6 +154,12 @@ class CassandraStore:
             self._unsealed_from[place] = found[0].epoch
         return [epoch for epoch in found if epoch.complete]
 
+    async def unmerged(self, place: TopicPartitionKey) -> list[SealedEpoch]:
+        """See Sealing."""
+        begin = self._unmerged_from.get(place, 0)
+        found, self._unmerged_from[place] = await reading.read_unmerged(self._tables, place, begin)
+        return found
+
     async def blocks_of_epoch(self, place: TopicPartitionKey, epoch: int) -> list[StoredBlock]:
         """See Sealing."""
         return await reading.blocks_of_epoch(self._tables, place, epoch)
@@ -165,9 +179,10 @@ class CassandraStore:
         *,
         after: StoredBlock | None = None,
         limit: int | None = None,
+        rollup: int | None = None,
     ) -> list[StoredBlock]:
         """See BlockReader."""
-        return await reading.find_blocks(self._tables, tenant, place, start_us, end_us, after, limit)
+        return await reading.find_blocks(self._tables, tenant, place, start_us, end_us, after, limit, rollup)
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """See BlockReader."""
@@ -222,9 +237,9 @@ class CassandraStore:
 
     # Upkeep
 
-    async def expire(self, tenant: TenantId, before_us: int) -> int:
+    async def expire(self, tenant: TenantId, before_us: int, *, rollups: bool = False) -> int:
         """See Upkeep."""
-        return await self._upkeep.expire(tenant, before_us)
+        return await self._upkeep.expire(tenant, before_us, rollups=rollups)
 
     async def bury(self, tenants: Collection[TenantId], devices: Collection[tuple[TenantId, bytes]]) -> int:
         """See Upkeep."""

@@ -71,7 +71,7 @@ _PUT = {
         2,
         _insert(
             "storage_epochs", *PLACE, "epoch", "first_offset", "covered_offset", "end_offset", "hour_us",
-            "gathered_bytes", "blocks", "readings", "sealed", "changed",
+            "gathered_bytes", "blocks", "readings", "sealed", "merged", "changed",
         ),
     ),
     "last_seal": (2, _insert("storage_epochs", *PLACE, "last_seal")),

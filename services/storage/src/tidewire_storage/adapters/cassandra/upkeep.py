@@ -17,7 +17,7 @@ from tidewire_storage.adapters.cassandra.tables import Tables, gather_all, inser
 from tidewire_storage.adapters.cassandra.writing import Removal, Writing, goes_by_itself
 from tidewire_storage.domain.block_format import without_devices
 from tidewire_storage.domain.block_header import BlockDamaged
-from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.blocks import ROLLUP_MINUTE, StoredBlock, TopicPartitionKey
 
 _COMMIT_BLOCKS = 256
 """Most blocks removed by one commit."""
@@ -59,7 +59,7 @@ class CassandraUpkeep:
         self._swept: dict[TenantId, set[bytes]] = {}
         """Those that one has, though this process may have stored something of theirs since it started."""
 
-    async def expire(self, tenant: TenantId, before_us: int) -> int:
+    async def expire(self, tenant: TenantId, before_us: int, *, rollups: bool = False) -> int:
         """See Upkeep."""
         soon_us = now_us() + _SOON_US
         by_place: dict[TopicPartitionKey, list[Removal]] = {}
@@ -69,6 +69,8 @@ class CassandraUpkeep:
                 continue
             for block in await reading.catalog_of(self._tables, tenant, unit):
                 expires_us = rows.token_of(block).expires_us
+                if (block.key.level >= ROLLUP_MINUTE) != rollups:
+                    continue
                 if block.facts.max_time_us < before_us or (expires_us is not None and expires_us < soon_us):
                     removal = Removal(block, left_to_ttl=goes_by_itself(block))
                     by_place.setdefault(unit.place, []).append(removal)

@@ -11,7 +11,7 @@ from tidewire_storage.adapters.cassandra.attempts import NAMED, Attempts, check_
 from tidewire_storage.adapters.cassandra.books import Books, Draft, Key
 from tidewire_storage.adapters.cassandra.heads import Change, Head, Heads, new_attempt, now_us
 from tidewire_storage.adapters.cassandra.tables import Mutation, Tables, gather_all
-from tidewire_storage.domain.blocks import Block, StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.blocks import ROLLUP_MINUTE, Block, StoredBlock, TopicPartitionKey
 from tidewire_storage.ports import PartitionFlush, ProgressMoved, Seal
 
 _PRUNE_FLUSHES = 64
@@ -21,8 +21,8 @@ _LEFT_TO_TTL_US = 3 * rows.DAY_US
 """Expired bytes that go by themselves within this are not deleted one by one."""
 _MOST_TTL_SECONDS = 600_000_000
 
-Retention = Callable[[TenantId], float | None]
-"""Seconds for which a tenant keeps readings; None: for good."""
+Retention = Callable[[TenantId, bool], float | None]
+"""Seconds for which a tenant keeps readings, or with True rollups; None: for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,25 +155,31 @@ class Writing:
         return removed
 
     async def seal(self, seal: Seal) -> bool:
-        """Commits a seal. False: the epoch is sealed, or its blocks are not those of the seal any more."""
+        """Commits a seal or merge. False: it is done already, or the blocks are not those of the seal any more."""
         place, attempt = seal.place, new_attempt()
         ledge = self._ledge(place)
-        expires_us = {block.key.tenant: _earliest(seal, block.key.tenant) for block in seal.blocks}
-        written = [(block, _ttl_until(expires_us[block.key.tenant])) for block in seal.blocks]
-        named = [rows.stored(block, attempt, expires_us[block.key.tenant]) for block in seal.blocks]
-        replaced = {rows.epoch_block_key(block): block.token for block in seal.replaced}
+        expires_us = [self._expires_us(seal, block) for block in seal.blocks]
+        written = [
+            (block, _ttl_until(expires)) for block, expires in zip(seal.blocks, expires_us, strict=True)
+        ]
+        named = [
+            rows.stored(block, attempt, expires)
+            for block, expires in zip(seal.blocks, expires_us, strict=True)
+        ]
+        known = {rows.epoch_block_key(block): block.token for block in (*seal.replaced, *seal.kept)}
         draft: Draft
 
         async def build(head: Head) -> Change | None:
             nonlocal draft, written
             check_age(attempt)
-            blocks = await reading.blocks_of_epoch(self._tables, place, seal.epoch)
-            if {rows.epoch_block_key(block): block.token for block in blocks} != replaced:
+            found = await gather_all(
+                reading.blocks_of_epoch(self._tables, place, epoch) for epoch in seal.epochs
+            )
+            if {rows.epoch_block_key(block): block.token for some in found for block in some} != known:
                 return None
             draft = Draft(self._tables, ledge.books.at(head.version), place)
             await draft.load(_keys_of_seal(draft, seal, named))
-            readings = sum(block.facts.readings for block in named)
-            if not draft.seal_epoch(seal.epoch, len(named), readings, head.version):
+            if not draft.seal_epochs(seal, head.version):
                 return None
             if written:
                 await self._attempts.write(place, writer, attempt, written)
@@ -193,9 +199,20 @@ class Writing:
     def _ledge(self, place: TopicPartitionKey) -> _Ledge:
         return self._ledges.setdefault(place, _Ledge())
 
-    def _ttl(self, tenant: TenantId) -> int:
-        seconds = self._retention(tenant)
+    def _ttl(self, tenant: TenantId, *, rollups: bool = False) -> int:
+        seconds = self._retention(tenant, rollups)
         return 0 if seconds is None else min(int(seconds) + _TTL_SLACK_SECONDS, _MOST_TTL_SECONDS)
+
+    def _expires_us(self, seal: Seal, block: Block) -> int | None:
+        """When the bytes of a seal's block go by themselves; None: never.
+
+        Readings with the last of those whose place they take, so that none goes early; rollups by their own retention.
+        """
+        if block.key.level >= ROLLUP_MINUTE:
+            ttl = self._ttl(block.key.tenant, rollups=True)
+            return now_us() + ttl * 1_000_000 if ttl else None
+        found = [rows.token_of(old).expires_us for old in seal.replaced if old.key.tenant == block.key.tenant]
+        return None if None in found else max(expires for expires in found if expires is not None)
 
 
 def _add(draft: Draft, part: PartitionFlush, blocks: Sequence[StoredBlock]) -> list[Mutation]:
@@ -261,7 +278,8 @@ def _keys_of_seal(draft: Draft, seal: Seal, blocks: Sequence[StoredBlock]) -> It
     for tenant, hour_us in seal.ledger:
         yield draft.ledger_key(tenant, hour_us)
         yield draft.usage_key(tenant)
-    yield draft.epoch_key(seal.epoch)
+    for epoch in seal.epochs:
+        yield draft.epoch_key(epoch)
 
 
 def _replace(draft: Draft, seal: Seal, blocks: Sequence[StoredBlock]) -> list[Mutation]:
@@ -288,12 +306,6 @@ def _replace(draft: Draft, seal: Seal, blocks: Sequence[StoredBlock]) -> list[Mu
                 mutations.append((name, key))
         mutations.append(("drop_bytes", rows.bytes_key(block.key, token.attempt)))
     return mutations
-
-
-def _earliest(seal: Seal, tenant: TenantId) -> int | None:
-    """When the first bytes of a tenant's blocks go by themselves; None: never."""
-    found = [rows.token_of(block).expires_us for block in seal.replaced if block.key.tenant == tenant]
-    return min((expires_us for expires_us in found if expires_us is not None), default=None)
 
 
 def _day_key(draft: Draft, block: StoredBlock) -> Key:

@@ -10,9 +10,11 @@ from typing import Any
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.domain.blocks import (
+    ROLLUP_MINUTE,
     BlockFacts,
     BlockKey,
     EpochCoverage,
+    SealedEpoch,
     StoredBlock,
     TopicPartitionKey,
 )
@@ -55,10 +57,13 @@ def find_blocks(
     end_us: int,
     after: StoredBlock | None = None,
     limit: int | None = None,
+    rollup: int | None = None,
 ) -> list[StoredBlock]:
     """A tenant's blocks that overlap [start_us, end_us), by least time; see BlockReader.find."""
     conditions = ["tenant = ?", "max_time_us >= ?", "min_time_us < ?"]
     values: list[Any] = [tenant, start_us, end_us]
+    conditions.append(f"level < {ROLLUP_MINUTE}" if rollup is None else "level = ?")
+    values += [] if rollup is None else [rollup]
     if place is not None:
         conditions += ["partition = ?", "incarnation = ?"]
         values += [place.partition, place.incarnation]
@@ -91,7 +96,8 @@ def blocks_after(connection: sqlite3.Connection, place: TopicPartitionKey, offse
     ).fetchone()
     if row[0] is None:
         return []
-    where = "WHERE incarnation = ? AND partition = ? AND epoch >= ? AND end_offset > ? ORDER BY first_offset"
+    where = "WHERE incarnation = ? AND partition = ? AND epoch >= ? AND end_offset > ? AND "
+    where += f"level < {ROLLUP_MINUTE} ORDER BY first_offset"
     return _blocks(connection, where, [place.incarnation, place.partition, row[0], offset])
 
 
@@ -181,11 +187,22 @@ def read_unsealed(connection: sqlite3.Connection, place: TopicPartitionKey) -> l
     return [epoch for epoch in found if epoch.complete]
 
 
-def last_seal(connection: sqlite3.Connection, place: TopicPartitionKey) -> int:
-    """Number of the newest seal of a partition; 0: there was none."""
-    row = connection.execute(
-        "SELECT coalesce(max(seal_id), 0) FROM epochs WHERE incarnation = ? AND partition = ?",
+def read_unmerged(connection: sqlite3.Connection, place: TopicPartitionKey) -> list[SealedEpoch]:
+    """The epochs that can be merged."""
+    rows = connection.execute(
+        "SELECT epoch, hour_us, readings FROM epochs WHERE incarnation = ? AND partition = ? "
+        "AND seal_id IS NOT NULL AND merge_id IS NULL ORDER BY epoch",
         (place.incarnation, place.partition),
+    ).fetchall()
+    return [SealedEpoch(*row) for row in rows]
+
+
+def last_seal(connection: sqlite3.Connection, place: TopicPartitionKey) -> int:
+    """Number of the newest seal or merge of a partition; 0: there was none."""
+    row = connection.execute(
+        "SELECT max((SELECT coalesce(max(seal_id), 0) FROM epochs WHERE incarnation = :i AND partition = :p), "
+        "(SELECT coalesce(max(merge_id), 0) FROM epochs WHERE incarnation = :i AND partition = :p))",
+        {"i": place.incarnation, "p": place.partition},
     ).fetchone()
     return int(row[0])
 

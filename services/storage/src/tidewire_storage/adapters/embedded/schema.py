@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tidewire_kit.errors import FailedPrecondition
 
-VERSION = 2
+VERSION = 3
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS blocks (
   min_time_us INTEGER NOT NULL,
   max_time_us INTEGER NOT NULL,
   sets TEXT NOT NULL,                        -- set ids joined by spaces
-  level INTEGER NOT NULL DEFAULT 0,          -- 1: sealed
+  level INTEGER NOT NULL DEFAULT 0,          -- 0: flushed, 1: sealed epoch, 2: day, from 3 on rollups
   head_bytes INTEGER NOT NULL DEFAULT 0      -- of a sealed block: header and directory
 );
 CREATE UNIQUE INDEX IF NOT EXISTS blocks_key ON blocks (incarnation, partition, epoch, first_offset, tenant, slice);
@@ -60,11 +60,15 @@ CREATE TABLE IF NOT EXISTS epochs (
   gathered_bytes INTEGER NOT NULL,
   blocks INTEGER NOT NULL,
   readings INTEGER NOT NULL,
-  seal_id INTEGER,                           -- rises with every seal, NULL before
+  seal_id INTEGER,                           -- rises with every seal or merge, NULL before it is sealed
+  merge_id INTEGER,                          -- the same, NULL before it is merged
   PRIMARY KEY (incarnation, partition, epoch)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS epochs_flushed ON epochs (incarnation, partition, epoch) WHERE seal_id IS NULL;
 CREATE INDEX IF NOT EXISTS epochs_sealed ON epochs (incarnation, partition, seal_id) WHERE seal_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS epochs_merged ON epochs (incarnation, partition, merge_id) WHERE merge_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS epochs_unmerged ON epochs (incarnation, partition, epoch)
+  WHERE seal_id IS NOT NULL AND merge_id IS NULL;
 CREATE TABLE IF NOT EXISTS dedup (
   incarnation BLOB NOT NULL, partition INTEGER NOT NULL, end_offset INTEGER NOT NULL,
   newest_us INTEGER NOT NULL,
@@ -105,7 +109,8 @@ _STEPS = {
         "ALTER TABLE blocks ADD COLUMN level INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE blocks ADD COLUMN head_bytes INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE epochs ADD COLUMN seal_id INTEGER",
-    )
+    ),
+    2: ("ALTER TABLE epochs ADD COLUMN merge_id INTEGER",),
 }
 
 

@@ -1,6 +1,6 @@
-"""Sealing in the catalog: an epoch's rows of flushed blocks go and those of sealed ones come, in one transaction.
+"""Sealing and merging in the catalog: rows of blocks go and those that replace them come, in one transaction.
 
-The bytes of flushed blocks stay in their files until a sweep finds nothing else there.
+The bytes of replaced blocks stay in their files until a sweep finds nothing else there.
 """
 
 import sqlite3
@@ -12,45 +12,54 @@ from tidewire_storage.ports import Seal
 
 
 def outdated(connection: sqlite3.Connection, seal: Seal) -> bool:
-    """Whether the epoch is sealed, or has other blocks than the seal replaces."""
+    """Whether an epoch of it is sealed (or merged) already, or has other blocks than the seal says."""
     place = seal.place
-    row = connection.execute(
-        "SELECT seal_id FROM epochs WHERE incarnation = ? AND partition = ? AND epoch = ?",
-        (place.incarnation, place.partition, seal.epoch),
-    ).fetchone()
-    if row is None or row[0] is not None:
-        return True
-    tokens = {block.token for block in reading.blocks_of_epoch(connection, place, seal.epoch)}
-    return tokens != {block.token for block in seal.replaced}
+    found: set[object] = set()
+    for epoch in seal.epochs:
+        row = connection.execute(
+            "SELECT seal_id, merge_id FROM epochs WHERE incarnation = ? AND partition = ? AND epoch = ?",
+            (place.incarnation, place.partition, epoch),
+        ).fetchone()
+        if row is None or (row[0] is not None) != seal.merge or row[1] is not None:
+            return True
+        found |= {block.token for block in reading.blocks_of_epoch(connection, place, epoch)}
+    return found != {block.token for block in (*seal.replaced, *seal.kept)}
 
 
 def write_seal(connection: sqlite3.Connection, seal: Seal, places: Sequence[tuple[int, int]]) -> bool:
     """The seal's rows; `places` has (file id, position) of each of its blocks. False: it is outdated."""
     place = seal.place
-    key = (place.incarnation, place.partition, seal.epoch)
     with transaction(connection):
         if outdated(connection, seal):
             return False
-        removed = connection.execute(
-            "DELETE FROM blocks WHERE incarnation = ? AND partition = ? AND epoch = ? "
-            "RETURNING tenant, hour_us, length",
-            key,
-        ).fetchall()
+        removed = []
+        for block in seal.replaced:
+            assert isinstance(block.token, reading.Token)
+            removed += connection.execute(
+                "DELETE FROM blocks WHERE block_id = ? RETURNING length, tenant, hour_us",
+                (block.token.block_id,),
+            ).fetchall()
         connection.executemany(
-            "UPDATE ledger SET bytes = bytes - ? WHERE tenant = ? AND hour_us = ?",
-            [(length, tenant, hour_us) for tenant, hour_us, length in removed],
+            "UPDATE ledger SET bytes = bytes - ? WHERE tenant = ? AND hour_us = ?", removed
         )
         write_blocks(connection, seal.blocks, places)
         add_bytes(connection, seal.blocks)
         add_to_ledger(connection, seal.ledger)
-        connection.execute(
-            "UPDATE epochs SET blocks = ?, readings = ?, seal_id = ? "
+        number = reading.last_seal(connection, place) + 1
+        connection.executemany(
+            "UPDATE epochs SET blocks = ?, readings = ?, seal_id = coalesce(seal_id, ?), merge_id = ? "
             "WHERE incarnation = ? AND partition = ? AND epoch = ?",
-            (
-                len(seal.blocks),
-                sum(block.facts.readings for block in seal.blocks),
-                reading.last_seal(connection, place) + 1,
-                *key,
-            ),
+            [
+                (
+                    seal.blocks_of(epoch),
+                    seal.readings_of(epoch),
+                    number,
+                    number if seal.merge else None,
+                    place.incarnation,
+                    place.partition,
+                    epoch,
+                )
+                for epoch in seal.epochs
+            ],
         )
     return True

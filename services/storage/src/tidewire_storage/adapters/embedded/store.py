@@ -15,7 +15,7 @@ from tidewire_storage.adapters.embedded import reading, schema, sealing, upkeep,
 from tidewire_storage.adapters.embedded.files import BlockFile, free_bytes, read_pieces
 from tidewire_storage.adapters.embedded.recount import Recount
 from tidewire_storage.domain.block_header import BlockDamaged
-from tidewire_storage.domain.blocks import EpochCoverage, StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.blocks import EpochCoverage, SealedEpoch, StoredBlock, TopicPartitionKey
 from tidewire_storage.domain.series import SeriesStates
 from tidewire_storage.ports import (
     Flush,
@@ -187,6 +187,10 @@ class EmbeddedStore:
         """See Sealing."""
         return await self._on(self._readers, lambda c: reading.read_unsealed(c, place))
 
+    async def unmerged(self, place: TopicPartitionKey) -> list[SealedEpoch]:
+        """See Sealing."""
+        return await self._on(self._readers, lambda c: reading.read_unmerged(c, place))
+
     async def blocks_of_epoch(self, place: TopicPartitionKey, epoch: int) -> list[StoredBlock]:
         """See Sealing."""
         return await self._on(self._readers, lambda c: reading.blocks_of_epoch(c, place, epoch))
@@ -228,10 +232,12 @@ class EmbeddedStore:
         *,
         after: StoredBlock | None = None,
         limit: int | None = None,
+        rollup: int | None = None,
     ) -> list[StoredBlock]:
         """See BlockReader."""
         return await self._on(
-            self._readers, lambda c: reading.find_blocks(c, tenant, place, start_us, end_us, after, limit)
+            self._readers,
+            lambda c: reading.find_blocks(c, tenant, place, start_us, end_us, after, limit, rollup),
         )
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
@@ -330,9 +336,9 @@ class EmbeddedStore:
 
     # Upkeep
 
-    async def expire(self, tenant: TenantId, before_us: int) -> int:
+    async def expire(self, tenant: TenantId, before_us: int, *, rollups: bool = False) -> int:
         """See Upkeep."""
-        return await self._on(self._keeper, lambda c: upkeep.expire(c, tenant, before_us))
+        return await self._on(self._keeper, lambda c: upkeep.expire(c, tenant, before_us, rollups=rollups))
 
     async def bury(self, tenants: Collection[TenantId], devices: Collection[tuple[TenantId, bytes]]) -> int:
         """See Upkeep."""

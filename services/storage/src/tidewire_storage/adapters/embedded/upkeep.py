@@ -22,7 +22,7 @@ from tidewire_storage.adapters.embedded.files import (
 from tidewire_storage.adapters.embedded.writing import transaction
 from tidewire_storage.domain.block_format import without_devices
 from tidewire_storage.domain.block_header import BlockDamaged
-from tidewire_storage.domain.blocks import Block, StoredBlock
+from tidewire_storage.domain.blocks import ROLLUP_MINUTE, Block, StoredBlock
 
 _WORTH_REWRITING = 0.5
 """Share of a file that has to be dead before expiry alone makes us copy the rest."""
@@ -31,10 +31,14 @@ NewFile = Callable[[int], BlockFile]
 """Opens a new file that is clean up to a tombstone."""
 
 
-def expire(connection: sqlite3.Connection, tenant: TenantId, before_us: int) -> int:
-    """Removes the rows of blocks that end before a time. Returns the readings."""
+def expire(connection: sqlite3.Connection, tenant: TenantId, before_us: int, *, rollups: bool) -> int:
+    """Removes the rows of blocks, of readings or of rollups, that end before a time. Returns the readings."""
     with transaction(connection):
-        return _drop_blocks(connection, "tenant = ? AND max_time_us < ?", (tenant, before_us))
+        return _drop_blocks(
+            connection,
+            "tenant = ? AND max_time_us < ? AND (level >= ?) = ?",
+            (tenant, before_us, ROLLUP_MINUTE, rollups),
+        )
 
 
 class Buried:

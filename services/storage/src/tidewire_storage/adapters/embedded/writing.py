@@ -93,7 +93,7 @@ def _move_progress(connection: sqlite3.Connection, part: PartitionFlush) -> None
 
 def _extend_epoch(connection: sqlite3.Connection, place: TopicPartitionKey, span: EpochSpan) -> None:
     connection.execute(
-        "INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET "
+        "INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL) ON CONFLICT DO UPDATE SET "
         "covered_offset = excluded.covered_offset, end_offset = excluded.end_offset, "
         "gathered_bytes = gathered_bytes + excluded.gathered_bytes, blocks = blocks + excluded.blocks, "
         "readings = readings + excluded.readings",

@@ -1,0 +1,176 @@
+"""Partial results by bucket, from rollups where they can stand for the readings, and from the readings where not.
+
+What Aggregate and reports ask. Rollups do not know of readings that came since they were made: those lie in blocks that
+no block of rollups covers, and the buckets that they touch are counted from the readings.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidewire_kit.ids import TenantId
+from tidewire_storage.application.directories import Directories
+from tidewire_storage.application.rollup import Interval, Rollup, intervals_of
+from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, rows_in
+from tidewire_storage.domain.aggregates import Partials, merge_partials
+from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.rollups import DAY_US, TIERS, Tier
+from tidewire_storage.ports import BlockReader
+
+WORTH_DEVICE_DAYS = 32.0
+"""For less the readings are as quick."""
+_TRIES = 4
+"""Looks that sealing may upset, before the readings alone are asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucketed:
+    """Partial results per metric; devices are numbered as asked."""
+
+    parts: dict[str, Partials]
+    tier: Tier | None
+    """The rollups used; None: readings alone."""
+
+
+class Buckets:
+    """The use case's reading half. All methods on one loop."""
+
+    def __init__(
+        self,
+        store: BlockReader,
+        directories: Directories,
+        rollup: Rollup,
+        *,
+        worth_device_days: float = WORTH_DEVICE_DAYS,
+    ) -> None:
+        """For less than `worth_device_days` rollups are not looked for."""
+        self._worth_device_days = worth_device_days
+        self._store = store
+        self._directories = directories
+        self._rollup = rollup
+
+    async def of(
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        device_uids: Sequence[bytes],
+        metrics: Sequence[str],
+        start_us: int,
+        end_us: int,
+        width_us: int | None,
+        origin_us: int = 0,
+    ) -> Bucketed:
+        """Results of readings with times in [start_us, end_us), which may be MIN_US and MAX_US.
+
+        Buckets are `width_us` wide; None: one bucket, which is said to start at `origin_us`.
+        """
+        days = (end_us - start_us) / DAY_US
+        if days * len(device_uids) >= self._worth_device_days:
+            for tier in TIERS:
+                if width_us is not None and width_us % tier.width_us:
+                    continue
+                for _ in range(_TRIES):
+                    seals = await self._store.seals(place)
+                    plan = await self._plan(tenant, place, device_uids, tier, start_us, end_us)
+                    if plan is None:
+                        break
+                    parts = await self._carry_out(
+                        plan, tenant, place, device_uids, metrics, width_us, origin_us
+                    )
+                    if await self._store.seals(place) == seals:
+                        return Bucketed(parts, tier)
+        counted = await self._rollup.counted(
+            tenant, place, device_uids, metrics, [(start_us, end_us)], width_us, origin_us
+        )
+        return Bucketed(counted, None)
+
+    async def _plan(
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        device_uids: Sequence[bytes],
+        tier: Tier,
+        start_us: int,
+        end_us: int,
+    ) -> "_Plan | None":
+        """None: nothing is rolled up there."""
+        begin, end = -(-start_us // tier.width_us) * tier.width_us, end_us // tier.width_us * tier.width_us
+        if begin >= end:
+            return None
+        rollups = await self._store.find(tenant, place, begin, end, rollup=tier.level)
+        if not rollups:
+            return None
+        readings = await self._store.find(tenant, place, begin, end)
+        covered = [(block.key.first_offset, block.key.end_offset) for block in rollups]
+        late = [block for block in readings if not _covered(block, covered)]
+        touched = await self._touched(late, device_uids, begin, end, tier)
+        dirty = intervals_of(touched, tier.width_us)
+        edges = [(start_us, begin), (end, end_us)]
+        return _Plan(tier, (begin, end), dirty, [edge for edge in edges if edge[0] < edge[1]])
+
+    async def _touched(
+        self, blocks: Sequence[StoredBlock], device_uids: Sequence[bytes], begin: int, end: int, tier: Tier
+    ) -> NDArray[np.int64]:
+        """Buckets of which the blocks hold readings of the devices. Blocks that are gone are passed over: then `seals`
+        has changed."""
+        wanted = Wanted(device_uids)
+        found = [
+            np.unique(times - times % tier.width_us)
+            async for times in rows_in(self._store, self._directories, blocks, wanted, begin, end)
+        ]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+    async def _carry_out(
+        self,
+        plan: "_Plan",
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        device_uids: Sequence[bytes],
+        metrics: Sequence[str],
+        width_us: int | None,
+        origin_us: int,
+    ) -> dict[str, Partials]:
+        rolled = await self._rollup.stored(tenant, place, device_uids, metrics, [plan.inner], plan.tier)
+        counted = await self._rollup.counted(
+            tenant, place, device_uids, metrics, [*plan.edges, *plan.dirty], width_us, origin_us
+        )
+
+        def joined() -> dict[str, Partials]:
+            result = {}
+            for metric in metrics:
+                part = rolled[metric]
+                clean = np.ones(len(part), np.bool_)
+                for start_us, end_us in plan.dirty:
+                    clean &= (part.bucket < start_us) | (part.bucket >= end_us)
+                part = part.where(clean)
+                part.bucket = (
+                    np.full(len(part), origin_us)
+                    if width_us is None
+                    else part.bucket - part.bucket % width_us
+                )
+                result[metric] = merge_partials([part, counted[metric]])
+            return result
+
+        return await asyncio.to_thread(joined)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is read from where."""
+
+    tier: Tier
+    inner: Interval
+    """Whole buckets of the tier: from rollups, but for the dirty ones."""
+    dirty: list[Interval]
+    edges: list[Interval]
+    """Parts of buckets: from the readings, as what is dirty."""
+
+
+def _covered(block: StoredBlock, covered: Sequence[tuple[int, int]]) -> bool:
+    return any(first <= block.key.first_offset and block.key.end_offset <= end for first, end in covered)
+
+
+__all__ = ["MAX_US", "MIN_US", "Bucketed", "Buckets"]

@@ -1,0 +1,248 @@
+"""Rollups as merging makes them and queries find them: partial results of readings, and of rows of rollups.
+
+Late readings touch buckets that were rolled up before. Where their times lie apart from those of the readings counted
+there, they are added; where they overlap, some may be corrections, and the bucket is counted again from the readings.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidewire_kit.clock import Clock
+from tidewire_kit.directory import Retention
+from tidewire_kit.ids import TenantId
+from tidewire_storage.application.directories import Directories
+from tidewire_storage.application.sweep import Wanted, sweep
+from tidewire_storage.domain.aggregates import Partials, merge_partials, partials_of
+from tidewire_storage.domain.blocks import TopicPartitionKey
+from tidewire_storage.domain.collapse import Collapsed
+from tidewire_storage.domain.rollups import (
+    MINUTE_US,
+    TIERS,
+    Tier,
+    among,
+    column_names,
+    concatenated,
+    partials_in,
+    table_of,
+    update,
+)
+from tidewire_storage.domain.rows import SortedTable, uid_list, unique_uids
+from tidewire_storage.ports import BlockReader
+
+Interval = tuple[int, int]
+"""Event times [start, end) in µs."""
+
+_DENSE = 4
+"""Readings that a minute must have for its rollup to be worth while."""
+_NEAR = 16
+"""Touched buckets with fewer than so many others between them are looked up together."""
+_MERGE_EVERY = 64
+
+
+def nothing() -> Partials:
+    """No rows."""
+    whole, real = np.empty(0, np.int64), np.empty(0)
+    return Partials(np.empty(0, np.int32), whole, whole, real, real, real, whole, real, whole, real, real)
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What some devices' merged readings come to."""
+
+    device_uids: NDArray[np.uint8]
+    """(n, 16)."""
+    tiers: tuple[tuple[Tier, dict[str, Partials]], ...]
+    """Per tier and metric."""
+    minutes_are_dense: bool
+
+    @classmethod
+    def of(cls, tables: Sequence[SortedTable]) -> "Touched":
+        """Rolls up tables as a merge makes them: each (device, metric, time) once."""
+        if not tables:
+            return cls(np.empty((0, 16), np.uint8), (), False)
+        uids, number = unique_uids(np.concatenate([table.device_uids for table in tables]))
+        begin = 0
+        found: list[tuple[Tier, dict[str, list[Partials]]]] = [(tier, {}) for tier in TIERS]
+        rows = minutes = 0
+        for table in tables:
+            mine = number[begin : begin + len(table.device_uids)].astype(np.int32)
+            begin += len(table.device_uids)
+            whole = Collapsed(
+                table.metrics, np.repeat(mine, table.row_counts), table.time_unix_us, table.values
+            )
+            rows += len(whole)
+            minutes += _runs(whole, MINUTE_US)
+            for tier, by_metric in found:
+                for place, metric in enumerate(table.metrics):
+                    by_metric.setdefault(metric, []).append(partials_of(whole, place, tier.width_us, 0))
+        tiers = tuple(
+            (tier, {metric: concatenated(parts) for metric, parts in by_metric.items()})
+            for tier, by_metric in found
+        )
+        return cls(uids, tiers, rows >= _DENSE * minutes)
+
+
+class Rollup:
+    """Looks up and brings up to date. All methods on one loop."""
+
+    def __init__(
+        self,
+        store: BlockReader,
+        directories: Directories,
+        clock: Clock,
+        retention: Callable[[TenantId], Retention],
+    ) -> None:
+        self._store = store
+        self._directories = directories
+        self._clock = clock
+        self._retention = retention
+
+    async def tables(
+        self, tenant: TenantId, place: TopicPartitionKey, touched: Touched
+    ) -> list[tuple[int, SortedTable]]:
+        """(level, rows) for all buckets that were touched, with what was counted in them before."""
+        retention = self._retention(tenant)
+        horizon_us = -(1 << 62)
+        if retention.raw_seconds is not None:
+            horizon_us = self._clock.now_us() - int(retention.raw_seconds * 1e6)
+        made = []
+        for tier, new in touched.tiers:
+            if tier.width_us == MINUTE_US and not (touched.minutes_are_dense or _outlive(retention)):
+                continue
+            rows = await self._brought_up_to_date(tenant, place, touched.device_uids, tier, new, horizon_us)
+            if any(len(part) for part in rows.values()):
+                made.append((tier.level, await asyncio.to_thread(table_of, touched.device_uids, rows)))
+        return made
+
+    async def counted(
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        device_uids: Sequence[bytes],
+        metrics: Sequence[str],
+        intervals: Iterable[Interval],
+        width_us: int | None,
+        origin_us: int = 0,
+    ) -> dict[str, Partials]:
+        """Partial results per metric, counted from the readings with times in the intervals."""
+        wanted = Wanted(device_uids)
+        tally = _Tally(metrics)
+        for start_us, end_us in intervals:
+            async for rows in sweep(
+                self._store, self._directories, tenant, place, wanted, tuple(metrics), start_us, end_us
+            ):
+                parts = await asyncio.to_thread(_partials, rows, width_us, origin_us)
+                tally.add(parts)
+        return tally.result()
+
+    async def stored(
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        device_uids: Sequence[bytes],
+        metrics: Sequence[str],
+        intervals: Iterable[Interval],
+        tier: Tier,
+    ) -> dict[str, Partials]:
+        """Partial results per metric, by the buckets of a tier that begin in the intervals."""
+        wanted = Wanted(device_uids)
+        names = tuple(name for metric in metrics for name in column_names(metric))
+        tally = _Tally(metrics)
+        for start_us, end_us in intervals:
+            async for rows in sweep(
+                self._store, self._directories, tenant, place, wanted, names, start_us, end_us, tier.level
+            ):
+                tally.add({metric: partials_in(rows, metric) for metric in metrics})
+        return tally.result()
+
+    async def _brought_up_to_date(
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        device_uids: NDArray[np.uint8],
+        tier: Tier,
+        new: dict[str, Partials],
+        horizon_us: int,
+    ) -> dict[str, Partials]:
+        metrics = sorted(new)
+        uids = uid_list(device_uids)
+        touched = intervals_of(np.concatenate([new[metric].bucket for metric in metrics]), tier.width_us)
+        old = await self.stored(tenant, place, uids, metrics, touched, tier)
+        result: dict[str, Partials] = {}
+        again: dict[str, Partials] = {}
+        for metric in metrics:
+            kept = new[metric].bucket >= horizon_us
+            result[metric], flags = update(old[metric], new[metric], kept)
+            if flags.any():
+                again[metric] = result[metric].where(flags)
+        if not again:
+            return result
+        buckets = np.concatenate([part.bucket for part in again.values()])
+        devices = np.unique(np.concatenate([part.device for part in again.values()]))
+        counted = await self.counted(
+            tenant,
+            place,
+            [uids[number] for number in devices],
+            sorted(again),
+            intervals_of(buckets, tier.width_us),
+            tier.width_us,
+        )
+        for metric, part in counted.items():
+            part.device = devices[part.device].astype(np.int32)
+            fresh = part.where(among(part, again[metric]))
+            result[metric] = concatenated([result[metric].where(~among(result[metric], fresh)), fresh])
+        return result
+
+
+def intervals_of(buckets: NDArray[np.int64], width_us: int) -> list[Interval]:
+    """Intervals that hold the buckets, in order of time and apart; near ones are joined."""
+    starts = np.unique(buckets)
+    if not len(starts):
+        return []
+    gaps = np.flatnonzero(np.diff(starts) > _NEAR * width_us)
+    firsts = starts[np.append(0, gaps + 1)]
+    lasts = starts[np.append(gaps, len(starts) - 1)]
+    return [(int(first), int(last) + width_us) for first, last in zip(firsts, lasts, strict=True)]
+
+
+class _Tally:
+    """Partial results of metrics, while rows come."""
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        self._parts: dict[str, list[Partials]] = {metric: [] for metric in metrics}
+
+    def add(self, parts: dict[str, Partials]) -> None:
+        for metric, part in parts.items():
+            held = self._parts[metric]
+            if len(part):
+                held.append(part)
+            if len(held) >= _MERGE_EVERY:
+                held[:] = [merge_partials(held)]
+
+    def result(self) -> dict[str, Partials]:
+        return {
+            metric: merge_partials(parts) if parts else nothing() for metric, parts in self._parts.items()
+        }
+
+
+def _partials(rows: Collapsed, width_us: int | None, origin_us: int) -> dict[str, Partials]:
+    return {
+        metric: partials_of(rows, place, width_us, origin_us) for place, metric in enumerate(rows.metrics)
+    }
+
+
+def _runs(rows: Collapsed, width_us: int) -> int:
+    """Number of (device, bucket)s."""
+    bucket = rows.time // width_us
+    return 1 + int(np.count_nonzero((bucket[1:] != bucket[:-1]) | (rows.device[1:] != rows.device[:-1])))
+
+
+def _outlive(retention: Retention) -> bool:
+    """Whether rollups are kept for longer than readings, so that they have to stand in for them."""
+    if retention.raw_seconds is None:
+        return False
+    return retention.rollup_seconds is None or retention.rollup_seconds > retention.raw_seconds
