@@ -87,7 +87,9 @@ def test_a_topic_of_another_shape_is_refused_with_the_remedy(commands: Commands)
     assert refused.status == 4
     refusals = [row for row in refused.answer["topics"] if row["action"] == "refuse"]
     assert (refused.answer["refusals"], refused.answer["applied"]) == (len(refusals), False)
-    assert {row["topic"] for row in refusals} == {topics.TELEMETRY, topics.EVENTS}
+    assert len(refusals) == 2
+    for name in (topics.TELEMETRY, topics.EVENTS):
+        assert any(row["topic"].endswith(name) for row in refusals)
     assert all("TIDEWIRE_KAFKA_PARTITIONS=3" in row["details"][0] for row in refusals)
 
 
