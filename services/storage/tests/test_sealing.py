@@ -244,6 +244,20 @@ async def test_a_seal_of_blocks_that_have_changed_does_nothing(rig, monkeypatch:
     assert await rig.difference() == 0
 
 
+async def test_tenants_whose_blocks_are_alike_are_told_apart(rig) -> None:
+    """Sealed by one change, of one length: each query reads the directory of its own."""
+    devices = [rig.world.add_device(rig.world.add_tenant("acme"), "d")]
+    other = rig.world.add_tenant("other")
+    while len(devices) < 2:
+        device = rig.world.add_device(other, f"d{random.randrange(1 << 40)}")
+        if rig.partition(device) == rig.partition(devices[0]):
+            devices.append(device)
+    models = [await publish(rig, device, 3) for device in devices]
+    await seal(rig)
+    for device, model in zip(devices, models, strict=True):
+        assert await rig.read(device) == model
+
+
 @pytest.mark.parametrize("what", ["device", "tenant"])
 async def test_what_is_deleted_leaves_sealed_blocks_too(rig, what: str) -> None:
     tenant, other = rig.world.add_tenant("acme"), rig.world.add_tenant("other")

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tidewire.storage.v1 import storage_pb2
 from tidewire_kit import service, topics
@@ -42,6 +43,9 @@ from tidewire_storage.metrics import StorageMetrics
 from tidewire_storage.ports import EventStore, Store
 from tidewire_storage.settings import Settings
 
+if TYPE_CHECKING:
+    from tidewire_kit.cassandra import CassandraSession
+
 _HOUR_SECONDS = 3600
 _DAY_SECONDS = 86400
 
@@ -50,7 +54,8 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     """Puts the service together."""
     settings = ctx.settings
     incarnation = ctx.log.incarnation(topics.TELEMETRY)
-    store = _store(ctx, incarnation)
+    cassandra = None if ctx.common.backend == "embedded" else _Cassandra(ctx)
+    store = _store(ctx, incarnation, cassandra)
     metrics = StorageMetrics(ctx.metrics, ctx.clock, ctx.directory)
     ingest = IngestReadings(store, ctx.clock, incarnation, _limits(settings), metrics.flushed)
     owner = telemetry_owner(
@@ -61,7 +66,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     )
     metrics.watch_owner(owner.stats, ctx.metrics)
     lag = LagWatch(ctx.log, ctx.clock.now_us, GROUP, topics.TELEMETRY, ctx.metrics)
-    event_store = _event_store(ctx)
+    event_store = _event_store(ctx, cassandra)
     event_sink = StoreEvents(event_store, ctx.log.incarnation(topics.EVENTS), metrics.events_stored)
     events = event_owner(ctx.log, ctx.clock, event_sink)
     event_lag = LagWatch(ctx.log, ctx.clock.now_us, EVENTS_GROUP, topics.EVENTS, ctx.metrics)
@@ -165,23 +170,41 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     )
 
 
-def _store(ctx: ServiceContext[Settings], incarnation: bytes) -> Store:
-    if ctx.common.backend == "embedded":
+class _Cassandra:
+    """The connection that both stores share."""
+
+    def __init__(self, ctx: ServiceContext[Settings]) -> None:
+        # Here, as the driver takes a while to import, and embedded platforms do not need it.
+        from tidewire_kit.cassandra import CassandraSession, CassandraSettings
+
+        self._settings = load(CassandraSettings, ctx.environ)
+        self._metrics = ctx.metrics
+        self._session: CassandraSession | None = None
+        self._lock = asyncio.Lock()
+
+    async def connect(self) -> "CassandraSession":
+        """Opened by the first who asks, closed by the last who closes it."""
+        from tidewire_kit.cassandra.schema import open_session
+        from tidewire_kit.cassandra.steps import SchemaSet
+        from tidewire_storage.adapters.cassandra import SCHEMA_DIRECTORY
+
+        async with self._lock:
+            if self._session is not None and self._session.open:
+                return self._session.shared()
+            sets = [SchemaSet("storage", SCHEMA_DIRECTORY)]
+            self._session = await open_session(self._settings, sets, metrics=self._metrics)
+            return self._session
+
+
+def _store(ctx: ServiceContext[Settings], incarnation: bytes, cassandra: _Cassandra | None) -> Store:
+    if cassandra is None:
         settings = ctx.settings
         return EmbeddedStore(
             ctx.data_dir.storage, file_bytes=settings.file_bytes, min_free_bytes=settings.min_free_bytes
         )
-    # Here, as the driver takes a while to import, and embedded platforms do not need it.
-    from tidewire_kit.cassandra import CassandraSession, CassandraSettings
-    from tidewire_kit.cassandra.schema import open_session
-    from tidewire_kit.cassandra.steps import SchemaSet
-    from tidewire_storage.adapters.cassandra import SCHEMA_DIRECTORY, CassandraStore
+    from tidewire_storage.adapters.cassandra import CassandraStore
 
-    cassandra = load(CassandraSettings, ctx.environ)
     partitions = ctx.log.partitions(topics.TELEMETRY)
-
-    async def connect() -> CassandraSession:
-        return await open_session(cassandra, [SchemaSet("storage", SCHEMA_DIRECTORY)], metrics=ctx.metrics)
 
     def place_of(tenant: TenantId, device: bytes) -> TopicPartitionKey:
         return TopicPartitionKey(incarnation, partition_of(tenant, device, partitions))
@@ -192,29 +215,20 @@ def _store(ctx: ServiceContext[Settings], incarnation: bytes) -> Store:
         kept = retention_of(tenant)
         return kept.rollup_seconds if rollups else kept.raw_seconds
 
-    return CassandraStore(connect, ctx.clock, topics.TELEMETRY, place_of, retention=retention)
+    return CassandraStore(cassandra.connect, ctx.clock, topics.TELEMETRY, place_of, retention=retention)
 
 
-def _event_store(ctx: ServiceContext[Settings]) -> EventStore:
-    if ctx.common.backend == "embedded":
+def _event_store(ctx: ServiceContext[Settings], cassandra: _Cassandra | None) -> EventStore:
+    if cassandra is None:
         return EmbeddedEventStore(ctx.data_dir.storage, min_free_bytes=ctx.settings.min_free_bytes)
-    from tidewire_kit.cassandra import CassandraSession, CassandraSettings
-    from tidewire_kit.cassandra.schema import open_session
-    from tidewire_kit.cassandra.steps import SchemaSet
-    from tidewire_storage.adapters.cassandra import SCHEMA_DIRECTORY, CassandraEventStore
-
-    cassandra = load(CassandraSettings, ctx.environ)
-
-    async def connect() -> CassandraSession:
-        return await open_session(cassandra, [SchemaSet("storage", SCHEMA_DIRECTORY)], metrics=ctx.metrics)
-
-    def retention(tenant: TenantId) -> float | None:
-        view = ctx.directory.tenant(tenant)
-        return None if view is None else view.retention.raw_seconds
+    from tidewire_storage.adapters.cassandra import CassandraEventStore
 
     incarnation, partitions = ctx.log.incarnation(topics.EVENTS), ctx.log.partitions(topics.EVENTS)
     places = [TopicPartitionKey(incarnation, number) for number in range(partitions)]
-    return CassandraEventStore(connect, ctx.clock, places, retention=retention)
+    retention_of = _retention_of(ctx)
+    return CassandraEventStore(
+        cassandra.connect, ctx.clock, places, retention=lambda tenant: retention_of(tenant).raw_seconds
+    )
 
 
 def _limits(settings: Settings) -> IngestLimits:

@@ -55,7 +55,7 @@ def test_it_merges_as_a_dictionary_does(blocks: list[list[Any]], dropped: set[in
                         model[uid, time, metric] = value
         tables = _sorted(pieces)
         block = encode_block(BlockKey(TENANT, PLACE, 0, 0, first, offset), 0, tables)
-        flushed.append((first, read_block(block.data)[1]))
+        flushed.append((first, [reader.table() for reader in read_block(block.data)[1]]))
     merged = merge(flushed, [DEVICES[number] for number in dropped])
     found: Model = {}
     for table in merged.tables:

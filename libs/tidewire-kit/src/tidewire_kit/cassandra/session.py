@@ -88,6 +88,17 @@ class CassandraSession:
         self._settings = settings
         self._metrics = metrics
         self._prepared: dict[str, asyncio.Future[Prepared]] = {}
+        self._users = 1
+
+    def shared(self) -> "CassandraSession":
+        """Itself for one more user: the connections end when each has closed it."""
+        self._users += 1
+        return self
+
+    @property
+    def open(self) -> bool:
+        """Whether some user has not closed it."""
+        return self._users > 0
 
     @property
     def keyspace(self) -> str | None:
@@ -283,8 +294,11 @@ class CassandraSession:
         return rows
 
     async def close(self) -> None:
-        """Ends the connections. Requests under way fail with Unavailable. Idempotent."""
-        await self._driver.close()
+        """Ends the connections. Requests under way fail with Unavailable. Idempotent, unless it is shared: then the
+        last of as many calls as it has users ends them."""
+        self._users = max(0, self._users - 1)
+        if not self._users:
+            await self._driver.close()
 
     async def _prepare(self, cql: str) -> Prepared:
         return Prepared(cql, await self._driver.prepare(cql))

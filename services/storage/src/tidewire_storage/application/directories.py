@@ -24,20 +24,22 @@ class Directories:
 
     async def of(self, blocks: Sequence[StoredBlock]) -> list[Directory | None]:
         """Directories of sealed blocks, in order; None: gone since found. Raises BlockDamaged, Unavailable."""
-        found = {block.token: self._held[block.token][0] for block in blocks if block.token in self._held}
-        missing = [block for block in blocks if block.token not in found]
+        found = {
+            block.identity: self._held[block.identity][0] for block in blocks if block.identity in self._held
+        }
+        missing = [block for block in blocks if block.identity not in found]
         asked = [RangesOf(block, [(0, block.head_bytes)]) for block in missing]
         for block, data in zip(missing, await self._store.read_ranges(asked) if asked else (), strict=True):
             if data is not None:
-                found[block.token] = Directory(data[0])
-                self._hold(block, found[block.token])
-        for token in found:
-            if token in self._held:
-                self._held.move_to_end(token)
-        return [found.get(block.token) for block in blocks]
+                found[block.identity] = Directory(data[0])
+                self._hold(block, found[block.identity])
+        for identity in found:
+            if identity in self._held:
+                self._held.move_to_end(identity)
+        return [found.get(block.identity) for block in blocks]
 
     def _hold(self, block: StoredBlock, directory: Directory) -> None:
-        self._held[block.token] = directory, block.head_bytes
+        self._held[block.identity] = directory, block.head_bytes
         self._bytes += block.head_bytes
         while self._bytes > self._most_bytes:
             _, (_, size) = self._held.popitem(last=False)

@@ -163,26 +163,26 @@ async def _open(
     question: _Question,
     start_us: int,
 ) -> tuple[list[_Opened], set[object]]:
-    """Tables of the blocks, of sealed ones the pages that matter; and the tokens of blocks that are gone."""
+    """Tables of the blocks, of sealed ones the pages that matter; and the identities of blocks that are gone."""
     whole = [block for block in blocks if not block.head_bytes]
     sealed = [block for block in blocks if block.head_bytes]
     opened: list[_Opened] = []
     gone: set[object] = set()
     for block, raw in zip(whole, await store.read(whole) if whole else (), strict=True):
         if raw is None:
-            gone.add(block.token)
+            gone.add(block.identity)
         else:
             opened += [(block.key.arrival, reader) for reader in read_block(raw)[1]]
     pages: list[tuple[StoredBlock, list[tuple[SealedTable, int]]]] = []
     for block, directory in zip(sealed, await directories.of(sealed), strict=True):
         if directory is None:
-            gone.add(block.token)
+            gone.add(block.identity)
         else:
             pages.append((block, list(_pages(directory, question, start_us))))
     asked = [RangesOf(block, [table.span(page) for table, page in found]) for block, found in pages]
     for (block, found), data in zip(pages, await store.read_ranges(asked) if asked else (), strict=True):
         if data is None:
-            gone.add(block.token)
+            gone.add(block.identity)
             continue
         for (table, page), raw in zip(found, data, strict=True):
             opened.append((block.key.arrival, table.page(page, raw)))

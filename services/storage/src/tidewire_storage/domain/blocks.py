@@ -95,9 +95,14 @@ class StoredBlock:
     key: BlockKey
     facts: BlockFacts
     token: object
-    """Hashable; another one once the bytes have changed or moved."""
+    """Hashable; another one once the bytes have changed or moved. Blocks of other keys may have the same."""
     head_bytes: int = 0
     """As in Block."""
+
+    @property
+    def identity(self) -> object:
+        """Hashable: this block with these bytes."""
+        return self.key, self.token
 
 
 @dataclass(frozen=True, slots=True)
