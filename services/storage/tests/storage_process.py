@@ -11,12 +11,16 @@ from pathlib import Path
 
 from tidewire_kit import topics
 from tidewire_kit.clock import SystemClock
+from tidewire_kit.directory import Retention
 from tidewire_kit.ids import TenantId, partition_of
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
 from tidewire_kit.owner import OwnerSettings
 from tidewire_storage.adapters.embedded import EmbeddedStore
+from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.gather import EpochLimits
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
+from tidewire_storage.application.merge import MergeEpochs, MergeLimits
+from tidewire_storage.application.rollup import Rollup
 from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.consumer import telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
@@ -42,8 +46,18 @@ async def main(directory: Path, keyspace: Sequence[str]) -> None:
     sys.stdout.write("owning\n")
     sys.stdout.flush()
     sealing = SealEpochs(store, lambda: ingest.places, lambda: ingest.buried)
+    merging = MergeEpochs(
+        store,
+        Rollup(store, Directories(store), SystemClock(), lambda tenant: Retention()),
+        lambda: ingest.places,
+        lambda: ingest.buried,
+        sealing.lock,
+        SystemClock(),
+        MergeLimits(readings=200),
+    )
     while True:
         await sealing.round()
+        await merging.round()
         await store.sweep()
         await asyncio.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""Storage killed with SIGKILL again and again while it stores and seals: each reading once, and the ledger at zero."""
+"""Storage killed with SIGKILL again and again while it stores, seals and merges: each reading once, and the ledger at zero."""
 
 import asyncio
 import random
@@ -11,6 +11,7 @@ import pytest
 from tidewire_kit import topics
 from tidewire_kit.ids import new_uid
 from tidewire_storage.domain.blocks import TopicPartitionKey
+from tidewire_storage.domain.rollups import DAY_US
 from tidewire_testkit.polling import until
 
 SCRIPT = Path(__file__).with_name("storage_process.py")
@@ -86,6 +87,19 @@ async def test_killed_at_any_moment_it_stores_every_reading_once(new_rig) -> Non
     assert line_sum == (sent + duplicates, sent, duplicates, sent), (
         "nothing twice, even where reading would hide it"
     )
+    assert await rig.difference() == 0
+    await rig.merging.round()
+    assert await rig.merging.round() == 0
+    for device in devices:
+        assert await rig.read(device) == expected[device.id]
+        place = TopicPartitionKey(_incarnation(rig), rig.partition(device))
+        day = (tenant.uid, place, [device.uid], ["x", "y"], 0, 1 << 60, DAY_US)
+        found = await rig.buckets.of(*day)
+        assert found.tier is not None
+        for metric in ("x", "y"):
+            values = [value for (_, name), value in expected[device.id].items() if name == metric]
+            assert found.parts[metric].count.tolist() == [len(values)]
+            assert found.parts[metric].total.tolist() == [sum(values)]
     assert await rig.difference() == 0
     last_times = {
         (device_id, metric): max(time for time, name in readings if name == metric)

@@ -277,6 +277,41 @@ def tier_of(level: int) -> Any:
     return next(tier for tier in TIERS if tier.level == level)
 
 
+async def test_buckets_are_whole_beside_sealing_and_merging(rig: Any) -> None:
+    rig.limits = IngestLimits(
+        flush_seconds=0.01, series_seconds=0.0, epochs=EpochLimits(gathered_bytes=1_000)
+    )
+    rig.merge_limits = MergeLimits(readings=300)
+    await rig.stop()
+    await rig.start()
+    device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
+    model: Model = {}
+    for number in range(30):
+        data = [(DAY0 + (number * 20 + row) * 10 * SECOND, [float(row), float(number)]) for row in range(20)]
+        await rig.publish(device, ("a", "b"), data)
+        await rig.settled()
+        model |= {
+            (time, name): value for time, cells in data for name, value in zip("ab", cells, strict=True)
+        }
+    await rig.accounts.cut_epochs()
+    wanted = expected(model, DAY0, DAY0 + DAY_US, HOUR_US)
+    done = asyncio.Event()
+
+    async def read() -> int:
+        looks = 0
+        while not done.is_set() or looks < 3:
+            found, _ = await bucketed(rig, device, DAY0, DAY0 + DAY_US, HOUR_US)
+            assert found == wanted
+            looks += 1
+        return looks
+
+    readers = [asyncio.create_task(read()) for _ in range(3)]
+    assert await rig.sealing.round() > 0
+    assert await rig.merging.round() > 1
+    done.set()
+    assert sum(await asyncio.gather(*readers)) >= 9
+
+
 async def test_dense_epochs_stay_as_they_are(rig: Any) -> None:
     device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
     model = await a_day(rig, device, epochs=2, rows=1500)

@@ -150,7 +150,7 @@ async def test_a_long_series_is_read_by_its_pages(rig, monkeypatch: pytest.Monke
     assert await rig.read(device) == model
 
 
-async def test_a_reader_beside_sealing_misses_and_repeats_nothing(rig) -> None:
+async def test_a_reader_beside_sealing_and_merging_misses_and_repeats_nothing(rig) -> None:
     rig.limits = IngestLimits(
         flush_seconds=0.01, series_seconds=0.0, epochs=EpochLimits(gathered_bytes=2_000)
     )
@@ -172,9 +172,10 @@ async def test_a_reader_beside_sealing_misses_and_repeats_nothing(rig) -> None:
 
     readers = [asyncio.create_task(read()) for _ in range(3)]
     assert await rig.sealing.round() >= 8
+    assert await rig.merging.round() == 1
     done.set()
     assert sum(await asyncio.gather(*readers)) >= 9
-    assert all(block.key.level == 1 for block in await blocks(rig, device))
+    assert all(block.key.level == 2 for block in await blocks(rig, device))
 
 
 async def test_a_query_goes_on_with_what_has_replaced_its_blocks(
