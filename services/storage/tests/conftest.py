@@ -85,7 +85,7 @@ class Rig:
         self.path = path
         self.keyspace = keyspace
         self.clock = SystemClock()
-        self.world = World(self.clock, PARTITIONS)
+        self.world = World(self.clock, PARTITIONS, device_facts=True)
         self.limits = IngestLimits(flush_seconds=0.05, series_seconds=0.0)
         self.free_bytes = 1 << 40
         self.file_bytes = 1 << 20
@@ -108,7 +108,7 @@ class Rig:
         self.read_series = ReadSeries(self.store, directories, names, incarnation)
         rollup = Rollup(self.store, directories, self.clock, self._retention)
         self.buckets = Buckets(self.store, directories, rollup, worth_device_days=0)
-        self.aggregate = Aggregate(self.buckets, names, incarnation)
+        self.aggregate = Aggregate(self.store, directories, self.buckets, names, incarnation)
         self.series = SeriesDirectory(self.store, names)
         self.accounts = Accounts(
             self.store, self.log, self.clock, topics.TELEMETRY, lambda: self.ingest.in_flight_readings

@@ -121,7 +121,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         names,
         series,
         ReadSeries(store, directories, names, incarnation),
-        Aggregate(Buckets(store, directories, rollup), names, incarnation),
+        Aggregate(store, directories, Buckets(store, directories, rollup), names, incarnation),
         accounts,
         run_sql,
         ListEvents(event_store, names),
@@ -276,4 +276,4 @@ def _sql_limits(settings: Settings) -> SqlLimits:
 
 def run() -> None:
     """Runs the service until it is told to stop, and exits."""
-    sys.exit(service.run("storage", Settings, build))
+    sys.exit(service.run("storage", Settings, build, device_facts=True))

@@ -5,15 +5,15 @@ no block of rollups covers, and the buckets that they touch are counted from the
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.application.directories import Directories
-from tidewire_storage.application.rollup import Interval, Rollup, intervals_of
+from tidewire_storage.application.rollup import Gathering, Interval, Rollup, intervals_of
 from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, rows_in
 from tidewire_storage.domain.aggregates import Partials, merge_partials
 from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
@@ -62,11 +62,16 @@ class Buckets:
         end_us: int,
         width_us: int | None,
         origin_us: int = 0,
+        numbers: NDArray[np.int32] | None = None,
+        check_rows: Callable[[int], None] = lambda rows: None,
     ) -> Bucketed:
         """Results of readings with times in [start_us, end_us), which may be MIN_US and MAX_US.
 
-        Buckets are `width_us` wide; None: one bucket, which is said to start at `origin_us`.
+        Buckets are `width_us` wide; None: one bucket, which is said to start at `origin_us`. `numbers` (devices,): those
+        that they get in the answer; devices of one number are counted together. `check_rows` may raise when there are
+        too many rows of a metric.
         """
+        gathering = Gathering(numbers, check_rows=check_rows)
         days = (end_us - start_us) / DAY_US
         if days * len(device_uids) >= self._worth_device_days:
             for tier in TIERS:
@@ -78,12 +83,12 @@ class Buckets:
                     if plan is None:
                         break
                     parts = await self._carry_out(
-                        plan, tenant, place, device_uids, metrics, width_us, origin_us
+                        plan, tenant, place, device_uids, metrics, width_us, origin_us, gathering
                     )
                     if await self._store.seals(place) == seals:
                         return Bucketed(parts, tier)
         counted = await self._rollup.counted(
-            tenant, place, device_uids, metrics, [(start_us, end_us)], width_us, origin_us
+            tenant, place, device_uids, metrics, [(start_us, end_us)], width_us, origin_us, gathering
         )
         return Bucketed(counted, None)
 
@@ -132,29 +137,33 @@ class Buckets:
         metrics: Sequence[str],
         width_us: int | None,
         origin_us: int,
+        gathering: Gathering,
     ) -> dict[str, Partials]:
-        rolled = await self._rollup.stored(tenant, place, device_uids, metrics, [plan.inner], plan.tier)
-        counted = await self._rollup.counted(
-            tenant, place, device_uids, metrics, [*plan.edges, *plan.dirty], width_us, origin_us
+        def wide(bucket: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.full(len(bucket), origin_us) if width_us is None else bucket - bucket % width_us
+
+        rolled = await self._rollup.stored(
+            tenant,
+            place,
+            device_uids,
+            metrics,
+            [plan.inner],
+            plan.tier,
+            replace(gathering, wide=wide, skipped=plan.dirty),
         )
-
-        def joined() -> dict[str, Partials]:
-            result = {}
-            for metric in metrics:
-                part = rolled[metric]
-                clean = np.ones(len(part), np.bool_)
-                for start_us, end_us in plan.dirty:
-                    clean &= (part.bucket < start_us) | (part.bucket >= end_us)
-                part = part.where(clean)
-                part.bucket = (
-                    np.full(len(part), origin_us)
-                    if width_us is None
-                    else part.bucket - part.bucket % width_us
-                )
-                result[metric] = merge_partials([part, counted[metric]])
-            return result
-
-        return await asyncio.to_thread(joined)
+        counted = await self._rollup.counted(
+            tenant,
+            place,
+            device_uids,
+            metrics,
+            [*plan.edges, *plan.dirty],
+            width_us,
+            origin_us,
+            gathering,
+        )
+        return await asyncio.to_thread(
+            lambda: {metric: merge_partials([rolled[metric], counted[metric]]) for metric in metrics}
+        )
 
 
 @dataclass(frozen=True, slots=True)

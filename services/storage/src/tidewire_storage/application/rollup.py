@@ -40,13 +40,45 @@ _DENSE = 4
 """Readings that a minute must have for its rollup to be worth while."""
 _NEAR = 16
 """Touched buckets with fewer than so many others between them are looked up together."""
-_MERGE_EVERY = 64
+_MERGE_ROWS = 100_000
 
 
 def nothing() -> Partials:
     """No rows."""
     whole, real = np.empty(0, np.int64), np.empty(0)
     return Partials(np.empty(0, np.int32), whole, whole, real, real, real, whole, real, whole, real, real)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """What partial results are put together to while they are read, so that memory holds little more than the answer."""
+
+    numbers: NDArray[np.int32] | None = None
+    """(devices asked for,): the number that each gets, its own or that of a group; None: as they were asked for."""
+    wide: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
+    """Buckets of a tier to the buckets that are asked for; None: those of the tier."""
+    skipped: Sequence[Interval] = ()
+    """Buckets that begin in these are left out."""
+    check_rows: Callable[[int], None] = lambda rows: None
+    """Raises what is to be raised when a metric has so many rows."""
+
+    def wider(self, part: Partials) -> Partials:
+        """Rows of a tier without those to be skipped, by the buckets asked for."""
+        clean = np.ones(len(part), np.bool_)
+        for start_us, end_us in self.skipped:
+            clean &= (part.bucket < start_us) | (part.bucket >= end_us)
+        if not clean.all():
+            part = part.where(clean)
+        if self.wide is not None:
+            part.bucket = self.wide(part.bucket)
+        return merge_partials([part]) if self.wide is not None and len(part) else part
+
+    def grouped(self, part: Partials) -> Partials:
+        """Rows by the numbers that devices get."""
+        return part if self.numbers is None else part.grouped(self.numbers)
+
+
+BY_DEVICE = Gathering()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +159,11 @@ class Rollup:
         intervals: Iterable[Interval],
         width_us: int | None,
         origin_us: int = 0,
+        gathering: Gathering = BY_DEVICE,
     ) -> dict[str, Partials]:
         """Partial results per metric, counted from the readings with times in the intervals."""
         wanted = Wanted(device_uids)
-        tally = _Tally(metrics)
+        tally = _Tally(metrics, gathering)
         for start_us, end_us in intervals:
             async for rows in sweep(
                 self._store, self._directories, tenant, place, wanted, tuple(metrics), start_us, end_us
@@ -147,16 +180,18 @@ class Rollup:
         metrics: Sequence[str],
         intervals: Iterable[Interval],
         tier: Tier,
+        gathering: Gathering = BY_DEVICE,
     ) -> dict[str, Partials]:
-        """Partial results per metric, by the buckets of a tier that begin in the intervals."""
+        """Partial results per metric, by the buckets of a tier that begin in the intervals, or as `gathering` says."""
         wanted = Wanted(device_uids)
         names = tuple(name for metric in metrics for name in column_names(metric))
-        tally = _Tally(metrics)
+        tally = _Tally(metrics, gathering)
         for start_us, end_us in intervals:
             async for rows in sweep(
                 self._store, self._directories, tenant, place, wanted, names, start_us, end_us, tier.level
             ):
-                tally.add({metric: partials_in(rows, metric) for metric in metrics})
+                found = {metric: gathering.wider(partials_in(rows, metric)) for metric in metrics}
+                tally.add(found)
         return tally.result()
 
     async def _brought_up_to_date(
@@ -212,16 +247,18 @@ def intervals_of(buckets: NDArray[np.int64], width_us: int) -> list[Interval]:
 class _Tally:
     """Partial results of metrics, while rows come."""
 
-    def __init__(self, metrics: Sequence[str]) -> None:
+    def __init__(self, metrics: Sequence[str], gathering: Gathering) -> None:
+        self._gathering = gathering
         self._parts: dict[str, list[Partials]] = {metric: [] for metric in metrics}
 
     def add(self, parts: dict[str, Partials]) -> None:
         for metric, part in parts.items():
             held = self._parts[metric]
             if len(part):
-                held.append(part)
-            if len(held) >= _MERGE_EVERY:
+                held.append(self._gathering.grouped(part))
+            if sum(len(other) for other in held[1:]) > max(_MERGE_ROWS, len(held[0]) if held else 0):
                 held[:] = [merge_partials(held)]
+            self._gathering.check_rows(max((len(other) for other in held), default=0))
 
     def result(self) -> dict[str, Partials]:
         return {

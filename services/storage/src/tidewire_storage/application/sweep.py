@@ -26,6 +26,10 @@ MAX_US = 1 << 62
 _PAGE_BLOCKS = 1_024
 """Blocks looked up at once: a long history has more than fit in memory."""
 _BLOCKS_AT_ONCE = 64
+_CELLS_AT_ONCE = 4_000_000
+"""32 MB, some three times in memory."""
+_FEW_DEVICES = 16
+"""Of so few the pages of many blocks are few."""
 _FIRST_BLOCKS = 4
 """The first answer should not wait for many blocks."""
 
@@ -37,6 +41,10 @@ class Wanted:
         words = np.frombuffer(b"".join(device_uids), "<u8").reshape(-1, 2)
         self._order = np.lexsort((words[:, 0], words[:, 1]))
         self._words = words[self._order]
+
+    def __len__(self) -> int:
+        """Number of devices."""
+        return len(self._order)
 
     def numbers(self, uids: NDArray[np.uint8]) -> NDArray[np.int32]:
         """(n, 16) → (n,): each device's number in the question; -1: not asked for."""
@@ -79,7 +87,8 @@ async def sweep(
     seals, ahead = await _find(store, tenant, place, start_us, end_us, rollup)
     more = len(ahead) == _PAGE_BLOCKS
     while ahead:
-        some, ahead = ahead[:step], ahead[step:]
+        first = _prefix(ahead[:step], wanted, metrics)
+        some, ahead = ahead[:first], ahead[first:]
         step = _BLOCKS_AT_ONCE
         opened: list[_Opened] = []
         again = False
@@ -103,6 +112,19 @@ async def sweep(
         if len(rows):
             yield rows
         start_us = max(start_us, min(horizon, end_us))
+
+
+def _prefix(blocks: Sequence[StoredBlock], wanted: Wanted, metrics: tuple[str, ...] | None) -> int:
+    """How many of the first blocks may be decoded at once: at least one."""
+    if len(wanted) <= _FEW_DEVICES:
+        return len(blocks)
+    cells = 0
+    for number, block in enumerate(blocks):
+        columns = max(map(len, block.facts.metric_sets)) if metrics is None else len(metrics)
+        cells += block.facts.rows * (1 + columns)
+        if cells > _CELLS_AT_ONCE and number:
+            return number
+    return len(blocks)
 
 
 async def rows_in(
