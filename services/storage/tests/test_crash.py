@@ -1,4 +1,4 @@
-"""Storage killed with SIGKILL again and again while it stores, seals and merges: each reading once, the ledger at zero."""
+"""Storage killed with SIGKILL again and again while it stores, seals and merges: each reading once, ledger at zero."""
 
 import asyncio
 import random

@@ -51,7 +51,7 @@ def nothing() -> Partials:
 
 @dataclass(frozen=True, slots=True)
 class Gathering:
-    """What partial results are put together to while they are read, so that memory holds little more than the answer."""
+    """What partial results are put together to while they are read: memory holds little more than the answer."""
 
     numbers: NDArray[np.int32] | None = None
     """(devices asked for,): the number that each gets, its own or that of a group; None: as they were asked for."""
