@@ -80,16 +80,17 @@ async def bucketed(
         assert len({*part.bucket.tolist()}) == len(part)
         for row, bucket in enumerate(part.bucket.tolist()):
             deviation = math.sqrt(part.squares[row] / part.count[row])
+            assert part.first_us[row] <= part.last_us[row]
             rows[metric, bucket] = [
                 float(column[row])
                 for column in (part.count, part.total, part.least, part.greatest, part.first, part.last)
-            ] + [round(deviation, 9)]
+            ] + [deviation]
     return rows, found
 
 
 def expected(
     model: Model, start_us: int, end_us: int, width_us: int | None
-) -> dict[tuple[str, int], list[float]]:
+) -> dict[tuple[str, int], list[Any]]:
     groups: dict[tuple[str, int], list[float]] = {}
     for (time, metric), value in sorted(model.items()):
         if start_us <= time < end_us:
@@ -97,7 +98,15 @@ def expected(
                 value
             )
     return {
-        key: [float(len(v)), sum(v), min(v), max(v), v[0], v[-1], round(float(np.std(v)), 9)]
+        key: [
+            float(len(v)),
+            sum(v),
+            min(v),
+            max(v),
+            v[0],
+            v[-1],
+            pytest.approx(float(np.std(v)), rel=1e-5, abs=1e-9),
+        ]
         for key, v in groups.items()
     }
 

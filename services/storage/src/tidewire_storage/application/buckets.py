@@ -67,9 +67,9 @@ class Buckets:
     ) -> Bucketed:
         """Results of readings with times in [start_us, end_us), which may be MIN_US and MAX_US.
 
-        Buckets are `width_us` wide; None: one bucket, which is said to start at `origin_us`. `numbers` (devices,): those
-        that they get in the answer; devices of one number are counted together. `check_rows` may raise when a metric
-        has too many rows.
+        Buckets are `width_us` wide; None: one bucket, which is said to start at `origin_us`. `numbers` (devices,) are
+        those that they get in the answer; devices of one number are counted together. `check_rows` may raise when a
+        metric has too many rows.
         """
         gathering = Gathering(numbers, check_rows=check_rows)
         days = (end_us - start_us) / DAY_US

@@ -16,7 +16,7 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.ids import TenantId
 from tidewire_kit.owner import Ledger, LedgerCounts, hour_of
 from tidewire_storage.application.encoding import Buried
-from tidewire_storage.application.rollup import Rollup, Touched
+from tidewire_storage.application.rollup import Rollup
 from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted
 from tidewire_storage.domain.block_format import encode_block
 from tidewire_storage.domain.blocks import (
@@ -174,7 +174,7 @@ class MergeEpochs:
             if None in data:
                 return False
             merged = await asyncio.to_thread(one.merge, chosen, asked, data)
-            touched = await asyncio.to_thread(Touched.of, merged.tables)
+            touched = await self._rollup.touched(one.tenant, merged.tables)
             for level, table in await self._rollup.tables(one.tenant, one.place, touched):
                 one.add(level, [table])
                 one.rollup_rows += table.rows

@@ -89,33 +89,35 @@ class Touched:
     """(n, 16)."""
     tiers: tuple[tuple[Tier, dict[str, Partials]], ...]
     """Per tier and metric."""
-    minutes_are_dense: bool
 
     @classmethod
-    def of(cls, tables: Sequence[SortedTable]) -> "Touched":
-        """Rolls up tables as a merge makes them: each (device, metric, time) once."""
+    def of(cls, tables: Sequence[SortedTable], *, minutes: bool) -> "Touched":
+        """Rolls up tables as a merge makes them: each (device, metric, time) once.
+
+        Minutes only if they hold four readings and more, or if `minutes` says so.
+        """
         if not tables:
-            return cls(np.empty((0, 16), np.uint8), (), False)
+            return cls(np.empty((0, 16), np.uint8), ())
         uids, number = unique_uids(np.concatenate([table.device_uids for table in tables]))
         begin = 0
-        found: list[tuple[Tier, dict[str, list[Partials]]]] = [(tier, {}) for tier in TIERS]
-        rows = minutes = 0
+        wholes: list[Collapsed] = []
         for table in tables:
             mine = number[begin : begin + len(table.device_uids)].astype(np.int32)
             begin += len(table.device_uids)
-            whole = Collapsed(
-                table.metrics, np.repeat(mine, table.row_counts), table.time_unix_us, table.values
-            )
-            rows += len(whole)
-            minutes += _runs(whole, MINUTE_US)
+            device = np.repeat(mine, table.row_counts)
+            wholes.append(Collapsed(table.metrics, device, table.time_unix_us, table.values))
+        dense = sum(map(len, wholes)) >= _DENSE * sum(_runs(whole, MINUTE_US) for whole in wholes)
+        wanted = [tier for tier in TIERS if tier.width_us > MINUTE_US or dense or minutes]
+        found: list[tuple[Tier, dict[str, list[Partials]]]] = [(tier, {}) for tier in wanted]
+        for whole in wholes:
             for tier, by_metric in found:
-                for place, metric in enumerate(table.metrics):
+                for place, metric in enumerate(whole.metrics):
                     by_metric.setdefault(metric, []).append(partials_of(whole, place, tier.width_us, 0))
         tiers = tuple(
             (tier, {metric: concatenated(parts) for metric, parts in by_metric.items()})
             for tier, by_metric in found
         )
-        return cls(uids, tiers, rows >= _DENSE * minutes)
+        return cls(uids, tiers)
 
 
 class Rollup:
@@ -133,6 +135,11 @@ class Rollup:
         self._clock = clock
         self._retention = retention
 
+    async def touched(self, tenant: TenantId, tables: Sequence[SortedTable]) -> Touched:
+        """See `Touched.of`; minutes too where rollups have to stand in for readings that have expired."""
+        minutes = _outlive(self._retention(tenant))
+        return await asyncio.to_thread(lambda: Touched.of(tables, minutes=minutes))
+
     async def tables(
         self, tenant: TenantId, place: TopicPartitionKey, touched: Touched
     ) -> list[tuple[int, SortedTable]]:
@@ -143,11 +150,9 @@ class Rollup:
             horizon_us = self._clock.now_us() - int(retention.raw_seconds * 1e6)
         made = []
         for tier, new in touched.tiers:
-            if tier.width_us == MINUTE_US and not (touched.minutes_are_dense or _outlive(retention)):
-                continue
             rows = await self._brought_up_to_date(tenant, place, touched.device_uids, tier, new, horizon_us)
             if any(len(part) for part in rows.values()):
-                made.append((tier.level, await asyncio.to_thread(table_of, touched.device_uids, rows)))
+                made.append((tier.level, await asyncio.to_thread(table_of, touched.device_uids, rows, tier)))
         return made
 
     async def counted(

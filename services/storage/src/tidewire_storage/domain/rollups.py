@@ -45,6 +45,9 @@ _STATISTICS = (
     "last",
     "squares",
 )
+_SECOND_US = 1_000_000
+_SIX_DIGITS = ~np.int64(0xFFFFFFFF)
+"""Leaves 20 bits of a float's fraction."""
 _TIMES = ("first_us", "last_us")
 """Kept as µs from the start of the bucket, which a float holds exactly."""
 
@@ -54,10 +57,11 @@ def column_names(metric: str) -> tuple[str, ...]:
     return tuple(f"{metric}:{statistic}" for statistic in _STATISTICS)
 
 
-def table_of(device_uids: NDArray[np.uint8], rows: Mapping[str, Partials]) -> SortedTable:
+def table_of(device_uids: NDArray[np.uint8], rows: Mapping[str, Partials], tier: Tier) -> SortedTable:
     """A table of rollups; `device_uids` (n, 16) are the devices that the partial results number, rising.
 
-    At least one row in all.
+    At least one row in all. Squares keep six digits; first and last times of buckets below a day keep the second that
+    holds them: all digits would take half of the bytes.
     """
     metrics = sorted(rows)
     device = np.concatenate([rows[metric].device for metric in metrics]).astype(np.int64)
@@ -80,7 +84,14 @@ def table_of(device_uids: NDArray[np.uint8], rows: Mapping[str, Partials]) -> So
         for statistic, name in zip(_STATISTICS, column_names(metric), strict=True):
             column = np.full(len(device), np.nan)
             found = getattr(part, statistic)
-            column[mine] = found - part.bucket if statistic in _TIMES else found
+            if statistic in _TIMES:
+                found = found - part.bucket
+                if tier.width_us < DAY_US:
+                    up = _SECOND_US - 1 if statistic == "last_us" else 0
+                    found = (found + up) // _SECOND_US * _SECOND_US
+            elif statistic == "squares":
+                found = (found.view(np.int64) & _SIX_DIGITS).view(np.float64)
+            column[mine] = found
             names.append(name)
             values.append(column)
     counts = np.bincount(device, minlength=len(device_uids)).astype(np.uint32)
