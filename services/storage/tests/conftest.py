@@ -73,7 +73,7 @@ class Rig:
         self.path = path
         self.keyspace = keyspace
         self.clock = SystemClock()
-        self.world = World(self.clock, PARTITIONS)
+        self.world = World(self.clock, PARTITIONS, device_facts=True)
         self.limits = IngestLimits(flush_seconds=0.05, series_seconds=0.0)
         self.free_bytes = 1 << 40
         self.file_bytes = 1 << 20

@@ -71,7 +71,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     common = dataclasses.replace(CommonSettings(data_dir=tmp_path), partitions=4)
     settings = Settings(port=0, metrics_port=0, flush_seconds=0.05, purge_seconds=0.1, recount_seconds=0.1)
     async with (
-        running_service("storage", settings, common, build) as service,
+        running_service("storage", settings, common, build, device_facts=True) as service,
         aio.insecure_channel(service.address) as channel,
     ):
         yield Api(service, StorageServiceStub(channel), tmp_path)

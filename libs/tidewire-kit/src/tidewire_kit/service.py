@@ -163,11 +163,17 @@ class RunningService:
 
 
 def run[S: ServiceSettings](
-    name: str, settings_cls: type[S], build: Build[S], environ: Mapping[str, str] | None = None
+    name: str,
+    settings_cls: type[S],
+    build: Build[S],
+    environ: Mapping[str, str] | None = None,
+    *,
+    device_facts: bool = False,
 ) -> int:
     """Runs a service until SIGTERM or SIGINT; returns the exit status: 0 stopped in order, 1 failed, 2 bad settings.
 
-    `--check-config` on the command line only checks the settings.
+    With `device_facts` the directory keeps devices' labels and so on. `--check-config` on the command line only checks
+    the settings.
     """
     environ = dict(os.environ) if environ is None else environ
     try:
@@ -187,7 +193,7 @@ def run[S: ServiceSettings](
     stop_traces = traces.configure(name, environ)
     try:
         # uvloop: a quarter less CPU per gRPC call than asyncio's own loop (benchmarks/README.md).
-        uvloop.run(_serve(name, settings, common, build, environ))
+        uvloop.run(_serve(name, settings, common, build, environ, device_facts=device_facts))
     except InvalidArgument as error:
         logger.error("start_failed", error=error.message, reason=error.reason)
         return EXIT_BAD_SETTINGS
@@ -211,11 +217,12 @@ async def running_service[S: ServiceSettings](
     clock: Clock | None = None,
     log: MessageLog | None = None,
     environ: Mapping[str, str] = MappingProxyType({}),
+    device_facts: bool = False,
 ) -> AsyncIterator[RunningService]:
     """A service inside this process and loop, serving within the block, drained and closed after it.
 
     `log` is one that is already started and stays open; None opens the backend's. `environ` has the settings of the
-    backend's adapters.
+    backend's adapters. `device_facts` as in `run`.
     """
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
@@ -226,7 +233,7 @@ async def running_service[S: ServiceSettings](
             stack.push_async_callback(log.close)
             await log.start()
         await log.ensure_topics(backend.topic_specs(common, environ))
-        directory = Directory(log, clock, log.partitions(topics.TELEMETRY))
+        directory = Directory(log, clock, log.partitions(topics.TELEMETRY), device_facts=device_facts)
         await directory.start()
         stack.push_async_callback(directory.close)
         guard = Guard(TokenVerifier(directory, clock), RpcMetrics(metrics))
@@ -276,13 +283,20 @@ async def running_service[S: ServiceSettings](
 
 
 async def _serve[S: ServiceSettings](
-    name: str, settings: S, common: CommonSettings, build: Build[S], environ: Mapping[str, str]
+    name: str,
+    settings: S,
+    common: CommonSettings,
+    build: Build[S],
+    environ: Mapping[str, str],
+    *,
+    device_facts: bool,
 ) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stopping, number)
-    async with running_service(name, settings, common, build, environ=environ):
+    running = running_service(name, settings, common, build, environ=environ, device_facts=device_facts)
+    async with running:
         # What start-up made stays: without this, each full collection would walk over a hundred thousand devices.
         gc.freeze()
         await stopping.wait()

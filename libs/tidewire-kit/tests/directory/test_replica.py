@@ -10,6 +10,7 @@ from tidewire.events.v1.registry_change_pb2 import RegistryChange
 from tidewire.registry.v1.registry_pb2 import ResolvedDevice
 from tidewire.registry.v1.resources_pb2 import Device, Tenant, TenantQuotas
 from tidewire_kit.clock import SystemClock
+from tidewire_kit.devices import DeviceFacts, DeviceState, Location
 from tidewire_kit.directory import Directory
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.ids import TenantId, Uid, new_uid, partition_of
@@ -276,6 +277,70 @@ async def test_a_removed_key_of_the_topic_ends_a_tombstone(clock: ManualClock) -
     table.put((key, None))
     await until(lambda: not directory.tombstones())
     await directory.close()
+
+
+def test_facts_are_kept_where_asked_for(clock: ManualClock) -> None:
+    world = World(clock, device_facts=True)
+    tenant = world.add_tenant("acme")
+    gateway = world.add_device(tenant, "gateway", state=Device.BLOCKED)
+    pump = world.add_device(
+        tenant,
+        "pump",
+        ancestors=[gateway.uid],
+        type="pump",
+        labels={"site": "north", "floor": "3"},
+        parent_id="gateway",
+        location=(1.5, -2.5),
+    )
+    table = world.directory.tenant(tenant.uid).devices  # type: ignore[union-attr]
+    slot = table.slot_of["pump"]
+    now_us = clock.now_us()
+    assert table.facts[slot] == DeviceFacts(
+        "pump",
+        "pump",
+        {"site": "north", "floor": "3"},
+        "gateway",
+        Location(1.5, -2.5),
+        DeviceState.ACTIVE,
+        now_us,
+        now_us,
+        (gateway.uid,),
+    )
+    assert table.facts[table.slot_of["gateway"]].state == DeviceState.BLOCKED  # type: ignore[union-attr]
+    assert table.labels_of(slot) == {"site": "north", "floor": "3"}
+    assert table.labels_of(table.slot_of["gateway"]) == {}
+    version = table.version
+    pump.labels, pump.location, pump.revision = {"site": "south"}, None, 3
+    world.directory.apply(device_change(pump, clock))
+    assert table.labels_of(slot) == {"site": "south"}
+    assert table.facts[slot].location is None  # type: ignore[union-attr]
+    assert table.version > version
+    pump.labels, pump.revision = {"site": "old"}, 2
+    world.directory.apply(device_change(pump, clock))
+    assert table.labels_of(slot) == {"site": "south"}, "an older revision"
+    version = table.version
+    world.delete_device(pump)
+    assert table.facts[slot] is None
+    assert table.labels_of(slot) == {}
+    assert table.version > version
+
+
+def test_facts_of_a_device_that_the_registry_resolved(clock: ManualClock) -> None:
+    world = World(clock, device_facts=True)
+    tenant = world.add_tenant("acme")
+    device = Device(name="tenants/acme/devices/pump", uid="11" * 16, state=Device.ACTIVE, type="pump")
+    device.labels["site"] = "north"
+    world.directory.add_resolved(tenant.uid, [ResolvedDevice(device=device, revision=1)])
+    table = world.directory.tenant(tenant.uid).devices  # type: ignore[union-attr]
+    assert table.labels_of(table.slot_of["pump"]) == {"site": "north"}
+
+
+def test_facts_are_not_kept_otherwise(world: World) -> None:
+    tenant = world.add_tenant("acme")
+    world.add_device(tenant, "pump", type="pump", labels={"site": "north"})
+    table = world.directory.tenant(tenant.uid).devices  # type: ignore[union-attr]
+    assert table.facts == [None]
+    assert table.labels_of(0) == {}
 
 
 async def test_a_hundred_thousand_devices_are_replayed_whole() -> None:

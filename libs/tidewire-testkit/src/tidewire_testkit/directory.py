@@ -10,11 +10,12 @@ functions of their own (`tenant_change`, ...) for tests that put them on a log.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.latlng_pb2 import LatLng
 
 from tidewire.events.v1.registry_change_pb2 import (
     CredentialState,
@@ -59,6 +60,11 @@ class TestDevice:
     id: str
     revision: int = 1
     ancestors: tuple[Uid, ...] = ()
+    type: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    parent_id: str = ""
+    location: tuple[float, float] | None = None
+    """Degrees: latitude, longitude."""
 
 
 @dataclass(slots=True)
@@ -75,9 +81,16 @@ class TestCredential:
 class World:
     """A directory with what a test put into it, fresh, and the keys to make tokens."""
 
-    def __init__(self, clock: Clock, partitions: int = 16, log: TableSource | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        partitions: int = 16,
+        log: TableSource | None = None,
+        *,
+        device_facts: bool = False,
+    ) -> None:
         self.clock = clock
-        self.directory = Directory(log or _SilentLog(), clock, partitions)
+        self.directory = Directory(log or _SilentLog(), clock, partitions, device_facts=device_facts)
         self.verifier = TokenVerifier(self.directory, clock)
         self.signer: TokenSigner = new_signer(clock)
         self.directory.apply(key_change(self.signer))
@@ -110,9 +123,10 @@ class World:
         *,
         ancestors: Sequence[Uid] = (),
         state: "Device.State.ValueType" = Device.ACTIVE,
+        **facts: Any,
     ) -> TestDevice:
-        """Adds a device of a new uid."""
-        device = TestDevice(tenant, new_uid(), device_id, ancestors=tuple(ancestors))
+        """Adds a device of a new uid. `facts`: type, labels, parent_id, location."""
+        device = TestDevice(tenant, new_uid(), device_id, ancestors=tuple(ancestors), **facts)
         self.directory.apply(device_change(device, self.clock, state=state))
         return device
 
@@ -182,8 +196,15 @@ def device_change(
     message = Device(
         name=device_name(device.tenant.id, device.id),
         uid=device.uid.hex(),
+        type=device.type,
+        labels=device.labels,
+        parent=device_name(device.tenant.id, device.parent_id) if device.parent_id else "",
+        location=LatLng(latitude=device.location[0], longitude=device.location[1])
+        if device.location
+        else None,
         state=state,
         create_time=_timestamp(clock.now_us()),
+        update_time=_timestamp(clock.now_us()),
     )
     shown = DeviceState(
         tenant_uid=device.tenant.uid, device_uid=device.uid, ancestor_uids=device.ancestors, device=message

@@ -242,4 +242,4 @@ def _sql_limits(settings: Settings) -> SqlLimits:
 
 def run() -> None:
     """Runs the service until it is told to stop, and exits."""
-    sys.exit(service.run("storage", Settings, build))
+    sys.exit(service.run("storage", Settings, build, device_facts=True))

@@ -14,6 +14,7 @@ from tidewire.registry.v1.registry_pb2 import ResolvedDevice
 from tidewire.registry.v1.resources_pb2 import Device, Tenant
 from tidewire_kit import topics
 from tidewire_kit.clock import Clock
+from tidewire_kit.directory.facts import FactsMaker
 from tidewire_kit.directory.views import (
     CredentialView,
     Quotas,
@@ -50,8 +51,14 @@ class TableSource(Protocol):
 class Directory:
     """The replica. Construct, `await start()`, `await ready()`, read; `await close()`."""
 
-    def __init__(self, log: TableSource, clock: Clock, partitions: int) -> None:
-        """`partitions` is the telemetry topic's count, which devices' partitions are computed with."""
+    def __init__(
+        self, log: TableSource, clock: Clock, partitions: int, *, device_facts: bool = False
+    ) -> None:
+        """`partitions` is the telemetry topic's count, which devices' partitions are computed with.
+
+        With `device_facts` each device's type, labels and so on are kept, in about 0.6 KB: for who selects by them.
+        """
+        self._facts = FactsMaker() if device_facts else None
         self._log = log
         self._clock = clock
         self._partitions = partitions
@@ -319,13 +326,15 @@ class Directory:
         if slot is not None and revision < table.revisions[slot]:
             return False
         created = device.create_time
+        device_id = device.name.rpartition("/")[2]
         restricted = table.put(
-            device.name.rpartition("/")[2],
+            device_id,
             uid,
             admitted=device.state in _ADMITTED_STATES,
             revision=revision,
             created_us=created.seconds * 1_000_000 + created.nanos // 1000,
             ancestors=ancestors,
+            facts=self._facts.make(device_id, device, ancestors) if self._facts else None,
         )
         if restricted:
             self.generation += 1

@@ -1,14 +1,20 @@
 """The devices of one tenant as columns, so that a batch of any size is checked with a few NumPy operations.
 
-Written by `Directory` only; read by ingestion (id → slot → uid, partition, admitted) and storage (uid → name).
+Written by `Directory` only; read by ingestion (id → slot → uid, partition, admitted) and storage (uid → name, labels).
 """
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidewire_kit.devices import DeviceFacts
 from tidewire_kit.ids import TenantId, partition_of
 
 _FIRST_CAPACITY = 16
+_NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class DeviceTable:
@@ -24,12 +30,14 @@ class DeviceTable:
         "admitted",
         "ancestors",
         "created_us",
+        "facts",
         "names",
         "partition",
         "revisions",
         "slot_by_uid",
         "slot_of",
         "uids",
+        "version",
     )
 
     def __init__(self, tenant: TenantId, partitions: int) -> None:
@@ -53,6 +61,10 @@ class DeviceTable:
         """int64 (capacity,): creation, unix µs."""
         self.ancestors: dict[int, tuple[bytes, ...]] = {}
         """Slot → uids of the gateways and sites that may publish for it, nearest first; absent when there are none."""
+        self.facts: list[DeviceFacts | None] = []
+        """Type, labels and so on by slot; None for deleted devices, and for all where the replica keeps none."""
+        self.version = 0
+        """Rises with every change, so that what was worked out from the table may be kept until then."""
 
     def __len__(self) -> int:
         """Slots given out, those of deleted devices included."""
@@ -67,6 +79,7 @@ class DeviceTable:
         revision: int,
         created_us: int,
         ancestors: tuple[bytes, ...],
+        facts: DeviceFacts | None = None,
     ) -> bool:
         """Notes a device's state, unless a newer one is held. Returns whether it took something away.
 
@@ -85,6 +98,8 @@ class DeviceTable:
         self.admitted[slot] = admitted
         self.revisions[slot] = revision
         self.created_us[slot] = created_us
+        self.facts[slot] = facts
+        self.version += 1
         if ancestors:
             self.ancestors[slot] = ancestors
         else:
@@ -101,16 +116,24 @@ class DeviceTable:
             return False
         self.admitted[slot] = False
         self.ancestors.pop(slot, None)
+        self.facts[slot] = None
+        self.version += 1
         name = self.names[slot]
         if self.slot_of.get(name) == slot:
             del self.slot_of[name]
         return True
+
+    def labels_of(self, slot: int) -> Mapping[str, str]:
+        """A device's labels; none of a deleted device, and none where the replica keeps no facts."""
+        facts = self.facts[slot]
+        return _NO_LABELS if facts is None else facts.labels
 
     def _new_slot(self, device_id: str, device_uid: bytes) -> int:
         slot = len(self.names)
         if slot == len(self.admitted):
             self._grow()
         self.names.append(device_id)
+        self.facts.append(None)
         self.slot_by_uid[device_uid] = slot
         self.uids[slot] = np.frombuffer(device_uid, np.uint8)
         self.partition[slot] = partition_of(self._tenant, device_uid, self._partitions)

@@ -1,43 +1,25 @@
 """Devices, gateways and sites: their values and states. Used by application.devices and the stores."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 
+from tidewire_kit.devices import ADMITTED, DeviceState, Location
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument
 from tidewire_kit.ids import TenantId, Uid, check_device_type, device_name
 from tidewire_registry.domain.values import check_display_name, check_labels
 
-
-class DeviceState(IntEnum):
-    """State of a device; the numbers are those of the API. ENROLLED and ACTIVE are admitted: an enrolled device has no
-    credential, so that only a gateway or a user can publish for it."""
-
-    ENROLLED = 1
-    ACTIVE = 2
-    BLOCKED = 3
-    QUARANTINED = 4
-    RETIRED = 5
-    ERASED = 6
-
-
-ADMITTED = frozenset({DeviceState.ENROLLED, DeviceState.ACTIVE})
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """A place in degrees, WGS 84."""
-
-    latitude: float
-    longitude: float
-
-    def check(self, where: str) -> None:
-        """Refuses what is not on the globe."""
-        if not (math.isfinite(self.latitude) and -90 <= self.latitude <= 90):
-            raise InvalidArgument(f"{where}.latitude", f"is {self.latitude}; give -90 to 90 degrees")
-        if not (math.isfinite(self.longitude) and -180 <= self.longitude <= 180):
-            raise InvalidArgument(f"{where}.longitude", f"is {self.longitude}; give -180 to 180 degrees")
+__all__ = [
+    "ADMITTED",
+    "Device",
+    "DeviceDraft",
+    "DeviceState",
+    "Location",
+    "blocked",
+    "created",
+    "given_credential",
+    "moved",
+    "unblocked",
+]
 
 
 @dataclass(slots=True)
