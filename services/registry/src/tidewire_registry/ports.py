@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tidewire_kit.filter.conditions import Condition
 from tidewire_kit.ids import TenantId, Uid
 from tidewire_registry.domain.changes import Change, ObjectRef, SigningKey, Tombstone
 from tidewire_registry.domain.credentials import Credential
 from tidewire_registry.domain.devices import Device
 from tidewire_registry.domain.tenants import Tenant
-from tidewire_registry.filter.conditions import Condition
 
 
 class Conflict(Exception):

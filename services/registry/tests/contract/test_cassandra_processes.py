@@ -11,13 +11,13 @@ import pytest
 
 from tidewire_kit.cassandra import CassandraSettings
 from tidewire_kit.errors import Unavailable
+from tidewire_kit.filter import parse
 from tidewire_kit.ids import TenantId, Uid, new_uid
 from tidewire_registry.adapters.cassandra import CassandraStore
 from tidewire_registry.adapters.cassandra.plan import CommitPlan
 from tidewire_registry.domain.changes import Kind, Tombstone, ref_of
 from tidewire_registry.domain.credentials import Algorithm, Credential
 from tidewire_registry.domain.devices import Device, DeviceState
-from tidewire_registry.filter import parse
 from tidewire_registry.ports import Conflict, DeviceLimit, Replay, WriteSet
 from tidewire_testkit.cassandra import connected
 from tidewire_testkit.faults.injection import Crash, Fault, Schedule, every_call

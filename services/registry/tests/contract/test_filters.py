@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tidewire_kit.filter import conditions as c
+from tidewire_kit.filter import parse
+from tidewire_kit.filter.evaluation import admits
+from tidewire_kit.filter.geometry import box_around, distance_meters
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_registry.domain.devices import Device, DeviceState, Location
-from tidewire_registry.filter import conditions as c
-from tidewire_registry.filter import parse
-from tidewire_registry.filter.evaluation import admits
-from tidewire_registry.filter.geometry import box_around, distance_meters
 from tidewire_registry.ports import RegistryStore, WriteSet
 
 IDS = ["a", "aB", "a.b", "a:1", "b", "b-2", "B", "0", "gw", "gw-1", "zz", "Z_z"]

@@ -2,11 +2,11 @@
 
 import pytest
 
+from tidewire_kit.filter import parse
 from tidewire_kit.ids import TenantId, Uid
 from tidewire_registry.domain.changes import Kind, Tombstone, ref_of
 from tidewire_registry.domain.credentials import Algorithm, Credential
 from tidewire_registry.domain.devices import Device, Location
-from tidewire_registry.filter import parse
 from tidewire_registry.ports import Conflict, Guard, RegistryStore, Replay, WriteSet
 
 FILTERS = [

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tidewire_kit.errors import FailedPrecondition, Unavailable
+from tidewire_kit.filter import parse
 from tidewire_kit.ids import TenantId, Uid
 from tidewire_registry.adapters.embedded import EmbeddedStore, queries
 from tidewire_registry.domain.changes import Kind, Tombstone
 from tidewire_registry.domain.devices import Location
-from tidewire_registry.filter import parse
 from tidewire_registry.ports import WriteSet
 
 WRITER = """

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from tidewire_kit.clock import Clock
 from tidewire_kit.errors import FailedPrecondition, NotFound
+from tidewire_kit.filter import parse
 from tidewire_kit.ids import TenantId, device_name
 from tidewire_registry.application.publishing import Publisher
 from tidewire_registry.application.requests import settled
@@ -13,7 +14,6 @@ from tidewire_registry.domain.changes import Kind, Tombstone
 from tidewire_registry.domain.devices import Device, Location
 from tidewire_registry.domain.hierarchy import below, check_no_cycle, moved_tree, unknown_parent
 from tidewire_registry.domain.values import check_etag
-from tidewire_registry.filter import parse
 from tidewire_registry.ports import Guard, Page, RegistryStore, WriteSet
 
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from tidewire_kit.filter import conditions as c
+from tidewire_kit.filter.evaluation import test_for
 from tidewire_kit.ids import TenantId, Uid
 from tidewire_registry.adapters.cassandra import rows
 from tidewire_registry.adapters.cassandra.reads import Reads
 from tidewire_registry.domain.devices import Device
-from tidewire_registry.filter import conditions as c
-from tidewire_registry.filter.evaluation import admits
 from tidewire_registry.ports import Page
 
 _MOST_ALTERNATIVES = 4
@@ -107,7 +107,7 @@ class Queries:
         if named:
             found = await self._reads.devices(tenant, sorted(named))
             uids = {device.id: device.uid for device in found.values()}
-        return lambda device: admits(condition, device, uids.get)
+        return test_for(condition, uids.get)
 
     async def _by_key(
         self, tenant: TenantId, condition: c.Condition | None, after: str

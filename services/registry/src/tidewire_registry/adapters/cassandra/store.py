@@ -15,6 +15,7 @@ from tidewire_kit.cassandra import CassandraSession, CassandraSettings
 from tidewire_kit.cassandra.journal import Entry, Head, Journal
 from tidewire_kit.cassandra.schema import open_session
 from tidewire_kit.errors import TidewireError
+from tidewire_kit.filter.conditions import Condition
 from tidewire_kit.ids import TenantId, Uid
 from tidewire_kit.observability.logs import get_logger
 from tidewire_registry.adapters.cassandra.claims import Claims
@@ -35,7 +36,6 @@ from tidewire_registry.domain.changes import Change, ObjectRef
 from tidewire_registry.domain.credentials import Credential
 from tidewire_registry.domain.devices import Device
 from tidewire_registry.domain.tenants import Tenant
-from tidewire_registry.filter.conditions import Condition
 from tidewire_registry.ports import Page, Replay, WriteSet
 
 logger = get_logger(__name__)

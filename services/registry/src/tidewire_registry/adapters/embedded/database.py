@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tidewire_kit.errors import FailedPrecondition, Unavailable
+from tidewire_kit.filter.geometry import distance_meters
 from tidewire_kit.observability.logs import get_logger
 from tidewire_registry.adapters.embedded.schema import ensure_schema
-from tidewire_registry.filter.geometry import distance_meters
 
 logger = get_logger(__name__)
 

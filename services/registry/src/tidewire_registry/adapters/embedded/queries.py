@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tidewire_kit.filter import conditions as c
+from tidewire_kit.filter.geometry import box_around
 from tidewire_kit.ids import TenantId
 from tidewire_registry.adapters.embedded.rows import DEVICE_COLUMNS, qualified
-from tidewire_registry.filter import conditions as c
-from tidewire_registry.filter.geometry import box_around
 
 SPARSE = 4_096
 """Up to so many candidates are looked up one by one; more are rather met on the way."""

@@ -8,6 +8,7 @@ from itertools import batched
 from pathlib import Path
 from typing import Any
 
+from tidewire_kit.filter.conditions import Condition
 from tidewire_kit.ids import TenantId, Uid
 from tidewire_registry.adapters.embedded import publishing, queries, writes
 from tidewire_registry.adapters.embedded.database import Database
@@ -24,7 +25,6 @@ from tidewire_registry.domain.changes import Change, ObjectRef
 from tidewire_registry.domain.credentials import Credential
 from tidewire_registry.domain.devices import Device
 from tidewire_registry.domain.tenants import Tenant
-from tidewire_registry.filter.conditions import Condition
 from tidewire_registry.ports import Page, Replay, WriteSet
 
 _IDS_PER_QUERY = 500

@@ -1,4 +1,4 @@
-"""Parses a filter's text. Called by application.devices for each ListDevices; it does no I/O.
+"""Parses a filter's text. Called for each request that has a filter; it does no I/O.
 
 What may be asked is limited before anything is built, because the text comes from outside: its length, the depth of its
 parentheses (a deep one would otherwise exhaust a stack here or in a database), and the number of its conditions.
@@ -11,9 +11,9 @@ from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 
 from tidewire_kit.errors import InvalidArgument
-from tidewire_registry.filter.conditions import And, Condition, Not, Or
-from tidewire_registry.filter.grammar import GRAMMAR, TOKEN_NAMES
-from tidewire_registry.filter.meaning import Argument, call, fail, restriction
+from tidewire_kit.filter.conditions import And, Condition, Not, Or
+from tidewire_kit.filter.grammar import GRAMMAR, TOKEN_NAMES
+from tidewire_kit.filter.meaning import Argument, call, fail, restriction
 
 MAX_LENGTH = 32_768
 MAX_DEPTH = 32

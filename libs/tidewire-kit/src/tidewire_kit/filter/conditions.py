@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tidewire_registry.domain.devices import DeviceState
+from tidewire_kit.devices import DeviceState
 
 
 class TextField(StrEnum):

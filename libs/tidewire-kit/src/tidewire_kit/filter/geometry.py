@@ -2,7 +2,7 @@
 
 import math
 
-from tidewire_registry.filter.conditions import WithinBox
+from tidewire_kit.filter.conditions import WithinBox
 
 EARTH_RADIUS_METERS = 6_371_008.8
 """Mean radius of the Earth (IUGG)."""

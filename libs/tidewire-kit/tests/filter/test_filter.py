@@ -2,10 +2,10 @@
 
 import pytest
 
+from tidewire_kit.devices import DeviceState
 from tidewire_kit.errors import InvalidArgument
-from tidewire_registry.domain.devices import DeviceState
-from tidewire_registry.filter import parse
-from tidewire_registry.filter.conditions import (
+from tidewire_kit.filter import parse
+from tidewire_kit.filter.conditions import (
     And,
     HasAncestor,
     HasLocation,

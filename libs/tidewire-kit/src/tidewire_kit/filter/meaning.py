@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from lark import Token
 
+from tidewire_kit.devices import DeviceState
 from tidewire_kit.errors import InvalidArgument
-from tidewire_registry.domain.devices import DeviceState
-from tidewire_registry.filter.conditions import (
+from tidewire_kit.filter.conditions import (
     Condition,
     HasAncestor,
     HasLocation,
