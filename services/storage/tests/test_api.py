@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import math
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import grpc
@@ -28,7 +28,7 @@ from tidewire_storage.access import ACCESS
 from tidewire_storage.main import build
 from tidewire_storage.settings import Settings
 from tidewire_testkit.access_table import walk_access_table
-from tidewire_testkit.directory import TestDevice, TestTenant, World, key_change
+from tidewire_testkit.directory import TestDevice, TestTenant, World, device_change, key_change
 from tidewire_testkit.polling import until
 from tidewire_testkit.telemetry import make_table, put_tables
 
@@ -259,7 +259,14 @@ async def test_bad_arguments_name_the_field_and_the_remedy(api: Api, acme: TestT
         ("page_token", series(device=name, page_token="AAAAAAAAAAAAAAAA")),
         ("page_size", pb.GetLatestRequest(parent="tenants/acme", page_size=-1)),
         ("devices[0]", pb.GetLatestRequest(parent="tenants/acme", devices=["-"])),
-        ("devices", pb.AggregateRequest(**{**aggregate, "devices": []})),
+        ("filter", pb.AggregateRequest(**aggregate, filter="type = pump")),
+        ("filter", pb.AggregateRequest(**{**aggregate, "devices": []}, filter="type = ")),
+        ("filter", pb.GetLatestRequest(parent="tenants/acme", devices=["a"], filter="type = pump")),
+        ("filter", pb.GetLatestRequest(parent="tenants/acme", filter="site = north")),
+        ("filter", pb.ListSeriesRequest(parent="tenants/acme", devices=["a"], filter="type = pump")),
+        ("filter", pb.ListSeriesRequest(parent="tenants/acme", filter="labels.site < *")),
+        ("group_by_label", pb.AggregateRequest(**aggregate, group_by_label="Site")),
+        ("group_by_label", pb.AggregateRequest(**aggregate, group_by_label="site", across_devices=True)),
         ("metrics", pb.AggregateRequest(**{**aggregate, "metrics": []})),
         ("functions", pb.AggregateRequest(**{**aggregate, "functions": []})),
         ("functions[0]", pb.AggregateRequest(**{**aggregate, "functions": [0]})),
@@ -271,12 +278,95 @@ async def test_bad_arguments_name_the_field_and_the_remedy(api: Api, acme: TestT
     methods = {
         pb.ReadSeriesRequest: lambda r, metadata: collect(api.stub.ReadSeries(r, metadata=metadata)),
         pb.GetLatestRequest: api.stub.GetLatest,
+        pb.ListSeriesRequest: api.stub.ListSeries,
         pb.AggregateRequest: api.stub.Aggregate,
     }
     for field, request in cases:
         code, _, message = await refused(methods[type(request)](request, metadata=reader))
         assert code == grpc.StatusCode.INVALID_ARGUMENT, field
         assert message.startswith(f"{field}: "), message
+
+
+async def test_a_filter_selects_devices_and_a_label_groups_them(api: Api, acme: TestTenant) -> None:
+    world, reader = api.world, api.as_(acme, Role.READER)
+    for number, (site, values) in enumerate(
+        {"north": [1.0, 2.0], "south": [5.0], "": [9.0]}.items(),
+    ):
+        for row, value in enumerate(values):
+            labels = {"site": site} if site else {}
+            device = world.add_device(
+                acme, f"d{number}{row}", type="pump" if site else "valve", labels=labels
+            )
+            await api.publish(device, ["m"], [(T0, [value])])
+    other = world.add_tenant("other")
+    theirs = world.add_device(other, "theirs", type="pump", labels={"site": "north"})
+    await api.publish(theirs, ["m"], [(T0, [100.0])])
+
+    async def latest(filter_text: str, **more: object) -> list[str]:
+        request = pb.GetLatestRequest(parent="tenants/acme", filter=filter_text, **more)
+        return [value.device for value in (await api.stub.GetLatest(request, metadata=reader)).values]
+
+    await until(lambda: _has(latest(""), ["d00", "d01", "d10", "d20"]))
+    assert await latest("labels.site = north") == ["d00", "d01"]
+    assert await latest('type = pump AND NOT name = "tenants/acme/devices/d00"') == ["d01", "d10"]
+    assert await latest("labels.site = west") == []
+    listed = pb.ListSeriesRequest(parent="tenants/acme", filter="type = valve")
+    assert [one.device for one in (await api.stub.ListSeries(listed, metadata=reader)).series] == ["d20"]
+    page = pb.GetLatestRequest(parent="tenants/acme", filter="type = pump", page_size=1)
+    answer = await api.stub.GetLatest(page, metadata=reader)
+    page.page_token, page.page_size = answer.next_page_token, 5
+    answer = await api.stub.GetLatest(page, metadata=reader)
+    assert [value.device for value in answer.values] == ["d01", "d10"]
+    page.filter = "type = valve"
+    code, _, message = await refused(api.stub.GetLatest(page, metadata=reader))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "other arguments" in message
+    code, reason, message = await refused(
+        api.stub.GetLatest(pb.GetLatestRequest(parent="tenants/acme", filter="type = a AND"), metadata=reader)
+    )
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FILTER_INVALID")
+    assert "at position 13" in message
+
+    request = pb.AggregateRequest(
+        parent="tenants/acme", metrics=["m"], functions=[pb.P50, pb.COUNT, pb.P99], group_by_label="site"
+    )
+    grouped = await api.stub.Aggregate(request, metadata=reader)
+    assert grouped.tier == pb.RAW
+    assert [one.device for one in grouped.series] == ["", "", ""]
+    assert {one.group: [list(column.values) for column in one.columns] for one in grouped.series} == {
+        "": [[9.0], [1.0], [9.0]],
+        "north": [[1.5], [2.0], [1.99]],
+        "south": [[5.0], [1.0], [5.0]],
+    }
+    request = pb.AggregateRequest(
+        parent="tenants/acme", metrics=["m"], functions=[pb.SUM], filter="type = pump"
+    )
+    by_device = await api.stub.Aggregate(request, metadata=reader)
+    assert [(one.device, one.columns[0].values[0]) for one in by_device.series] == [
+        ("d00", 1.0),
+        ("d01", 2.0),
+        ("d10", 5.0),
+    ]
+    request.across_devices = True
+    (across,) = (await api.stub.Aggregate(request, metadata=reader)).series
+    assert (across.device, across.group, across.columns[0].values[0]) == ("", "", 8.0)
+    request.filter = "labels.site = west"
+    assert not (await api.stub.Aggregate(request, metadata=reader)).series
+    moved = world.add_device(acme, "d30", labels={"site": "west"})
+    await api.publish(moved, ["m"], [(T0, [3.0])])
+
+    async def of_west() -> list[float]:
+        series = (await api.stub.Aggregate(request, metadata=reader)).series
+        return [one.columns[0].values[0] for one in series]
+
+    assert await until(of_west) == [3.0]
+    moved.labels, moved.revision = {"site": "south"}, 2
+    world.directory.apply(device_change(moved, world.clock))
+    assert await of_west() == [], "a label that changes counts at once"
+
+
+async def _has(given: Awaitable[list[str]], expected: list[str]) -> bool:
+    return await given == expected
 
 
 async def test_a_token_of_a_page_belongs_to_its_question(api: Api, acme: TestTenant) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidewire_kit.ids import new_uid
+from tidewire_storage.application.aggregate import Question
 from tidewire_storage.application.gather import EpochLimits
 from tidewire_storage.application.ingest import IngestLimits
 from tidewire_storage.domain.aggregates import Function
@@ -128,8 +129,8 @@ async def _check_ledger(rig: Any, tenant: Any, accepted: int, duplicate: int, mo
 
 async def _check_aggregate(rig: Any, tenant: Any, devices: list[Any], model: dict[int, Any]) -> None:
     functions = [Function.COUNT, Function.MIN, Function.MAX, Function.SUM, Function.FIRST, Function.LAST]
-    found = await rig.aggregate.run(
-        tenant.uid, [d.id for d in devices], ["a", "b"], functions, T0, T0 + 100, 5, across_devices=False
+    answer = await rig.aggregate.run(
+        tenant.uid, [d.id for d in devices], Question(["a", "b"], functions, T0, T0 + 100, 5)
     )
     expected: dict[tuple[str, str, int], list[float]] = {}
     for number, device in enumerate(devices):
@@ -138,7 +139,7 @@ async def _check_aggregate(rig: Any, tenant: Any, devices: list[Any], model: dic
                 if name == metric:
                     expected.setdefault((device.id, metric, time - time % 5), []).append(value)
     seen = {}
-    for series in found:
+    for series in answer.series:
         for row, bucket in enumerate(series.bucket_start_us.tolist()):
             key = (series.device_id, series.metric, bucket)
             seen[key] = [column[row] for column in series.columns]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tidewire_storage.application.aggregate import Question
 from tidewire_storage.application.gather import EpochLimits
 from tidewire_storage.application.ingest import IngestLimits
 from tidewire_storage.application.seal import SealEpochs
@@ -116,9 +117,8 @@ async def test_many_devices_and_tenants_lie_apart(rig) -> None:
         assert await rig.read(device) == models[number]
     for tenant in tenants:
         mine = [device for device in devices if device.tenant is tenant]
-        (total,) = await rig.aggregate.run(
-            tenant.uid, [d.id for d in mine], ["a"], [Function.COUNT], None, None, None, across_devices=True
-        )
+        asked = Question(["a"], [Function.COUNT], across_devices=True)
+        (total,) = (await rig.aggregate.run(tenant.uid, [d.id for d in mine], asked)).series
         expected = sum(len(models[number]) for number, device in enumerate(devices) if device in mine)
         assert total.columns[0].tolist() == [expected]
     assert await rig.difference() == 0

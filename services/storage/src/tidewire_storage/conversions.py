@@ -14,8 +14,8 @@ from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.events import Severity
 from tidewire_kit.ids import check_device_name, check_metric, tenant_name, uid_hex
 from tidewire_storage.application.accounts import LedgerAnswer
-from tidewire_storage.application.aggregate import AggregatedSeries
-from tidewire_storage.application.latest import SeriesEntry
+from tidewire_storage.application.aggregate import Aggregated, Question, Tier
+from tidewire_storage.application.latest import SeriesPage
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import SeriesPart
 from tidewire_storage.domain.aggregates import Function
@@ -35,8 +35,18 @@ _FUNCTIONS: dict[int, Function] = {
     pb.FIRST: Function.FIRST,
     pb.LAST: Function.LAST,
     pb.STDDEV: Function.STDDEV,
+    pb.P50: Function.P50,
+    pb.P95: Function.P95,
+    pb.P99: Function.P99,
 }
 _ENUM = {function: pb.AggregateFunction.ValueType(number) for number, function in _FUNCTIONS.items()}
+_TIERS = {
+    Tier.RAW: pb.RAW,
+    Tier.ROLLUP_1M: pb.ROLLUP_1M,
+    Tier.ROLLUP_1H: pb.ROLLUP_1H,
+    Tier.ROLLUP_1D: pb.ROLLUP_1D,
+}
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _MICROSECOND_NANOS = 1_000
 _EVENT_TYPE = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _FIRST_SECONDS, _LAST_SECONDS = -62_135_596_800, 253_402_300_799
@@ -91,13 +101,36 @@ def metric_names(names: Sequence[str], *, required: bool = False) -> list[str]:
     return [check_metric(name, field=f"metrics[{number}]") for number, name in enumerate(names)]
 
 
-def device_ids(names: Sequence[str], *, required: bool = False) -> list[str]:
+def device_ids(names: Sequence[str]) -> list[str]:
     """Valid device ids."""
-    if required and not names:
-        raise InvalidArgument("devices", "is empty; name at least one device")
     if len(names) > MOST_DEVICES:
-        raise InvalidArgument("devices", f"has {len(names)} ids; ask for at most {MOST_DEVICES:,} at once")
+        why = f"has {len(names)} ids; ask for at most {MOST_DEVICES:,} at once, or select them with filter"
+        raise InvalidArgument("devices", why)
     return [check_device_name(name, field=f"devices[{number}]") for number, name in enumerate(names)]
+
+
+def label_key(text: str) -> str:
+    """A valid label's key, or none."""
+    if text and _LABEL_KEY.fullmatch(text) is None:
+        why = f"{text[:80]!r} is no label's key: [a-z][a-z0-9_.-]{{0,62}}; give the key alone, such as site"
+        raise InvalidArgument("group_by_label", why)
+    return text
+
+
+def question(request: pb.AggregateRequest) -> Question:
+    """What Aggregate is asked."""
+    start, end = span_us(request)
+    if request.across_devices and request.group_by_label:
+        raise InvalidArgument("group_by_label", "goes without across_devices; leave one of them out")
+    return Question(
+        metric_names(request.metrics, required=True),
+        functions(request.functions),
+        start,
+        end,
+        bucket_us(request.bucket_duration) if request.HasField("bucket_duration") else None,
+        request.across_devices,
+        label_key(request.group_by_label),
+    )
 
 
 def event_type(text: str) -> str:
@@ -143,29 +176,42 @@ def part_to_message(name: str, part: SeriesPart) -> pb.ReadSeriesResponse:
     return pb.ReadSeriesResponse(columns=columns, next_page_token=part.next_page_token)
 
 
-def entry_to_latest(entry: SeriesEntry) -> pb.LatestValue:
-    """An entry of GetLatest."""
-    return pb.LatestValue(
-        device=entry.device_id, metric=entry.metric, time_unix_us=entry.last_us, value=entry.value
+def page_to_latest(page: SeriesPage) -> pb.GetLatestResponse:
+    """A page of GetLatest."""
+    message = pb.GetLatestResponse(next_page_token=page.next_page_token)
+    for part in page.parts:
+        message.values.extend(
+            pb.LatestValue(device=device, metric=metric, time_unix_us=time_us, value=value)
+            for (device, metric), time_us, value in zip(
+                part.names(), part.last_us.tolist(), part.value.tolist(), strict=True
+            )
+        )
+    return message
+
+
+def page_to_series(page: SeriesPage) -> pb.ListSeriesResponse:
+    """A page of ListSeries."""
+    message = pb.ListSeriesResponse(next_page_token=page.next_page_token)
+    message.series.extend(
+        pb.Series(
+            device=entry.device_id,
+            metric=entry.metric,
+            first_time=timestamp(entry.first_us),
+            last_time=timestamp(entry.last_us),
+        )
+        for entry in page.entries
     )
+    return message
 
 
-def entry_to_series(entry: SeriesEntry) -> pb.Series:
-    """An entry of ListSeries."""
-    return pb.Series(
-        device=entry.device_id,
-        metric=entry.metric,
-        first_time=timestamp(entry.first_us),
-        last_time=timestamp(entry.last_us),
-    )
-
-
-def series_to_message(series: AggregatedSeries, asked: Sequence[Function]) -> pb.AggregateSeries:
-    """A series of Aggregate."""
-    message = pb.AggregateSeries(device=series.device_id, metric=series.metric)
-    message.bucket_start_unix_us.extend(series.bucket_start_us.tolist())
-    for function, column in zip(asked, series.columns, strict=True):
-        message.columns.add(function=_ENUM[function], values=column.tolist())
+def aggregated_to_message(answer: Aggregated, asked: Sequence[Function]) -> pb.AggregateResponse:
+    """The answer of Aggregate."""
+    message = pb.AggregateResponse(tier=_TIERS[answer.tier])
+    for series in answer.series:
+        one = message.series.add(device=series.device_id, metric=series.metric, group=series.group)
+        one.bucket_start_unix_us.extend(series.bucket_start_us.tolist())
+        for function, column in zip(asked, series.columns, strict=True):
+            one.columns.add(function=_ENUM[function], values=column.tolist())
     return message
 
 

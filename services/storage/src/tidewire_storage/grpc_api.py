@@ -56,11 +56,9 @@ class StorageServicer:
             convert.metric_names(request.metrics),
             convert.page_size(request.page_size, _LATEST_DEFAULT, _LATEST_MOST),
             request.page_token,
+            request.filter,
         )
-        return pb.GetLatestResponse(
-            values=[convert.entry_to_latest(entry) for entry in page.entries],
-            next_page_token=page.next_page_token,
-        )
+        return convert.page_to_latest(page)
 
     async def ListSeries(self, request: pb.ListSeriesRequest, call: Call) -> pb.ListSeriesResponse:
         """The (device, metric) pairs that have readings."""
@@ -71,11 +69,9 @@ class StorageServicer:
             [],
             convert.page_size(request.page_size, _SERIES_DEFAULT, _SERIES_MOST),
             request.page_token,
+            request.filter,
         )
-        return pb.ListSeriesResponse(
-            series=[convert.entry_to_series(entry) for entry in page.entries],
-            next_page_token=page.next_page_token,
-        )
+        return convert.page_to_series(page)
 
     async def ReadSeries(
         self, request: pb.ReadSeriesRequest, call: Call
@@ -94,19 +90,9 @@ class StorageServicer:
     async def Aggregate(self, request: pb.AggregateRequest, call: Call) -> pb.AggregateResponse:
         """Buckets."""
         tenant = _tenant(request.parent, call)
-        start, end = convert.span_us(request)
-        functions = convert.functions(request.functions)
-        series = await self._aggregate.run(
-            tenant,
-            convert.device_ids(request.devices, required=True),
-            convert.metric_names(request.metrics, required=True),
-            functions,
-            start,
-            end,
-            convert.bucket_us(request.bucket_duration) if request.HasField("bucket_duration") else None,
-            across_devices=request.across_devices,
-        )
-        return pb.AggregateResponse(series=[convert.series_to_message(item, functions) for item in series])
+        asked = convert.question(request)
+        answer = await self._aggregate.run(tenant, convert.device_ids(request.devices), asked, request.filter)
+        return convert.aggregated_to_message(answer, asked.functions)
 
     async def RunSql(self, request: pb.RunSqlRequest, call: Call) -> None:
         """A statement. Written from here, so that a caller who goes away ends it at once."""

@@ -1,8 +1,12 @@
-"""Aggregate: count, min, max, avg, sum, first, last and standard deviation, in buckets, by going through the blocks."""
+"""Aggregate: count, min, max, avg, sum, first, last, standard deviation and percentiles, in buckets.
+
+By device, by the value of a label, or over all devices together; by going through the blocks of the devices once.
+"""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +19,66 @@ from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, sweep
 from tidewire_storage.domain.aggregates import Function, Partials, merge_partials, partials_of
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.domain.collapse import Collapsed
+from tidewire_storage.domain.percentiles import Samples
 from tidewire_storage.ports import BlockReader
 
+MOST_DEVICES = 100_000
+"""That a filter may admit, or a tenant have, in one question."""
 _ANSWER_BYTES = 3_500_000
 """Of 4 MiB that a message may have."""
-_SERIES_BYTES = 160
+_SERIES_BYTES = 24
+"""Besides names and numbers."""
 _MERGE_EVERY = 64
+_MOST_HELD = 4_000_000
+"""Values that percentiles may keep at once: 30 MB, and 120 MB while they are ordered."""
+_PERCENTILES_AT_ONCE = 2
+"""Questions with percentiles that are worked on; others wait."""
+
+
+class Tier(Enum):
+    """What an answer was read from: readings, or their rollups."""
+
+    RAW = "raw"
+    ROLLUP_1M = "1m"
+    ROLLUP_1H = "1h"
+    ROLLUP_1D = "1d"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of some devices' readings in [start_us, end_us)."""
+
+    metrics: Sequence[str]
+    functions: Sequence[Function]
+    start_us: int | None = None
+    end_us: int | None = None
+    bucket_us: int | None = None
+    """None: one bucket over the whole time."""
+    across_devices: bool = False
+    group_by_label: str = ""
+    """Key of a label, whose values make the groups; "": by device. Not with `across_devices`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AggregatedSeries:
-    """Buckets of one metric of one device, or of all (device_id "")."""
+    """Buckets of one metric of one device, of a group of devices, or of all."""
 
     device_id: str
+    """"" when of a group or of all."""
     metric: str
     bucket_start_us: NDArray[np.int64]
     columns: list[NDArray[np.float64]]
     """Per function asked for, in the order asked."""
+    group: str = ""
+    """The label's value; "": of devices without it, or not grouped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregated:
+    """Series by device or group, and metric."""
+
+    series: list[AggregatedSeries]
+    tier: Tier
 
 
 class Aggregate:
@@ -44,99 +91,154 @@ class Aggregate:
         self._directories = directories
         self._names = names
         self._incarnation = incarnation
+        self._percentiles = asyncio.Semaphore(_PERCENTILES_AT_ONCE)
 
     async def run(
-        self,
-        tenant: TenantId,
-        device_ids: Sequence[str],
-        metrics: Sequence[str],
-        functions: Sequence[Function],
-        start_us: int | None,
-        end_us: int | None,
-        bucket_us: int | None,
-        *,
-        across_devices: bool,
-    ) -> list[AggregatedSeries]:
-        """Series by device and metric; without readings a series is left out.
+        self, tenant: TenantId, device_ids: Sequence[str], asked: Question, filter_text: str = ""
+    ) -> Aggregated:
+        """Neither `device_ids` nor a filter: all devices. Without readings a series is left out.
 
-        NotFound for an unknown device; InvalidArgument when the answer would not fit in a message.
+        NotFound for an unknown device; InvalidArgument for a wrong filter, for more than 100,000 devices, when the
+        answer would not fit in a message, and when percentiles would need too much memory.
         """
-        device_ids = sorted(set(device_ids))
-        names = tuple(dict.fromkeys(metrics))
-        by_partition: dict[int, list[tuple[int, bytes]]] = {}
-        for number, device_id in enumerate(device_ids):
-            uid, partition = self._names.device(tenant, device_id)
-            by_partition.setdefault(partition, []).append((number, uid))
-        start = MIN_US if start_us is None else start_us
-        end = MAX_US if end_us is None else end_us
-        tally = _Tally(names, len(functions), start_us, bucket_us, across_devices=across_devices)
-        for partition, devices in by_partition.items():
+        if any(function.percentile is not None for function in asked.functions):
+            async with self._percentiles:
+                return await self._run(tenant, device_ids, asked, filter_text)
+        return await self._run(tenant, device_ids, asked, filter_text)
+
+    async def _run(
+        self, tenant: TenantId, device_ids: Sequence[str], asked: Question, filter_text: str
+    ) -> Aggregated:
+        devices = await self._names.select(tenant, device_ids, filter_text)
+        if len(devices) > MOST_DEVICES:
+            why = (
+                f"{len(devices):,} devices are asked for, and {MOST_DEVICES:,} is the most; narrow the filter"
+            )
+            raise InvalidArgument("filter", why, reason="TOO_MANY_DEVICES")
+        groups: Sequence[str] | None = None
+        group_of: NDArray[np.int32] | None = None
+        if asked.across_devices:
+            groups, group_of = [""], np.zeros(len(devices), np.int32)
+        elif asked.group_by_label:
+            groups, group_of = devices.label_values(asked.group_by_label)
+        start = MIN_US if asked.start_us is None else asked.start_us
+        end = MAX_US if asked.end_us is None else asked.end_us
+        tally = _Tally(asked, group_of)
+        names = tuple(dict.fromkeys(asked.metrics))
+        uids = devices.uids()
+        for partition, numbers in devices.by_partition():
             place = TopicPartitionKey(self._incarnation, partition)
-            numbers = np.array([number for number, _ in devices], np.int32)
-            wanted = Wanted([uid for _, uid in devices])
+            wanted = Wanted([uids[number] for number in numbers.tolist()])
+            of_partition = numbers.astype(np.int32)
             async for rows in sweep(self._store, self._directories, tenant, place, wanted, names, start, end):
-                await asyncio.to_thread(tally.add, rows, numbers)
-        return await asyncio.to_thread(tally.series, device_ids, functions)
+                await asyncio.to_thread(tally.add, rows, of_partition)
+            if group_of is None:
+                await asyncio.to_thread(tally.settle)
+        found = await asyncio.to_thread(tally.series, devices.ids if groups is None else groups)
+        return Aggregated(found, Tier.RAW)
 
 
 class _Tally:
     """Partial results while blocks are gone through."""
 
-    def __init__(
-        self,
-        metrics: tuple[str, ...],
-        functions: int,
-        start_us: int | None,
-        bucket_us: int | None,
-        *,
-        across_devices: bool,
-    ) -> None:
-        self._metrics = metrics
-        self._functions = functions
-        self._start_us = start_us
-        self._bucket_us = bucket_us
-        self._across = across_devices
-        self._parts: list[list[Partials]] = [[] for _ in metrics]
+    def __init__(self, asked: Question, group_of: NDArray[np.int32] | None) -> None:
+        """`group_of` (devices,): the group of each device; None: each device by itself."""
+        self._metrics = tuple(dict.fromkeys(asked.metrics))
+        self._functions = asked.functions
+        self._start_us = asked.start_us
+        self._bucket_us = asked.bucket_us
+        self._across = asked.across_devices
+        self._group_of = group_of
+        self._parts: list[list[Partials]] = [[] for _ in self._metrics]
+        percentiles = [p for function in asked.functions if (p := function.percentile) is not None]
+        self._samples = [Samples(percentiles) for _ in self._metrics] if percentiles else []
 
     def add(self, rows: Collapsed, numbers: NDArray[np.int32]) -> None:
         """Adds rows; `numbers` are their devices' numbers among all that were asked for."""
         rows.device = numbers[rows.device]
         for metric, parts in enumerate(self._parts):
             part = partials_of(rows, metric, self._bucket_us, self._start_us or 0)
-            if len(part):
-                parts.append(part)
+            if not len(part):
+                continue
+            if self._samples:
+                column = rows.values[metric]
+                self._sample(self._samples[metric], part, column[~np.isnan(column)])
+            parts.append(part if self._group_of is None else part.grouped(self._group_of))
             if len(parts) >= _MERGE_EVERY:
-                parts[:] = [merge_partials(parts, across_devices=self._across)]
+                parts[:] = [merge_partials(parts)]
+        if self._samples and self._group_of is None and self._bucket_us is not None and len(rows):
+            # Each item of a sweep is later than all before it, so what ends before this one's last row is complete.
+            last = int(rows.time.max())
+            for samples in self._samples:
+                samples.settle(last - last % self._bucket_us)
+        self._check_held()
         self._check_size()
 
-    def series(self, device_ids: Sequence[str], functions: Sequence[Function]) -> list[AggregatedSeries]:
-        """The answer, by device and metric."""
+    def settle(self) -> None:
+        """All rows of the devices so far have been added."""
+        for samples in self._samples:
+            samples.settle()
+
+    def series(self, names: Sequence[str]) -> list[AggregatedSeries]:
+        """The answer, by device or group (whose `names` are given) and metric."""
+        self.settle()
         found: list[tuple[int, int, AggregatedSeries]] = []
+        size = 0
         for metric, parts in enumerate(self._parts):
             if not parts:
                 continue
-            merged = merge_partials(parts, across_devices=self._across)
+            merged = merge_partials(parts)
             parts[:] = [merged]
             begins = np.flatnonzero(np.append(True, merged.device[1:] != merged.device[:-1]))
-            columns = [merged.column(function) for function in functions]
+            columns = self._columns(merged, metric)
             starts = merged.bucket
             if self._bucket_us is None and self._start_us is None:
                 starts = merged.first_us
-            for first, last in zip(begins, np.append(begins[1:], len(merged)), strict=True):
-                device = int(merged.device[first])
+            size += len(merged) * 8 * (1 + len(columns))
+            for first, last in zip(begins.tolist(), [*begins[1:].tolist(), len(merged)], strict=True):
+                number = int(merged.device[first])
+                of_device = self._group_of is None
                 series = AggregatedSeries(
-                    "" if self._across else device_ids[device],
+                    names[number] if of_device else "",
                     self._metrics[metric],
                     starts[first:last],
                     [column[first:last] for column in columns],
+                    "" if of_device else names[number],
                 )
-                found.append((device, metric, series))
-        self._check_size()
+                size += _SERIES_BYTES + len(names[number].encode()) + len(series.metric) + 16 * len(columns)
+                found.append((number, metric, series))
+        _check_bytes(size)
         return [series for _, _, series in sorted(found, key=lambda item: item[:2])]
+
+    def _columns(self, merged: Partials, metric: int) -> list[NDArray[np.float64]]:
+        percentiles = iter(self._samples[metric].columns() if self._samples else ())
+        return [
+            merged.column(function) if function.percentile is None else next(percentiles)
+            for function in self._functions
+        ]
+
+    def _sample(self, samples: Samples, part: Partials, values: NDArray[np.float64]) -> None:
+        """Devices become groups here too; the runs stay those of devices, as the values are in their order."""
+        if self._group_of is None:
+            samples.add(part, values)
+        else:
+            samples.add(replace(part, device=self._group_of[part.device]), values)
+
+    def _check_held(self) -> None:
+        if sum(samples.held for samples in self._samples) > _MOST_HELD:
+            raise InvalidArgument(
+                "functions",
+                f"the percentiles need more than {_MOST_HELD:,} readings at once; ask for a narrower bucket, "
+                "less time, fewer devices or metrics, or by device",
+                reason="PERCENTILES_TOO_LARGE",
+            )
 
     def _check_size(self) -> None:
         least = sum(max((len(part) for part in parts), default=0) for parts in self._parts)
-        size = least * 8 * (1 + self._functions) + _SERIES_BYTES * len(self._parts)
-        if size > _ANSWER_BYTES:
-            why = "the answer would exceed 4 MiB; ask for a wider bucket, fewer devices or metrics, or less time"
-            raise InvalidArgument("bucket_duration", why, reason="ANSWER_TOO_LARGE")
+        _check_bytes(least * 8 * (1 + len(self._functions)))
+
+
+def _check_bytes(size: int) -> None:
+    if size > _ANSWER_BYTES:
+        why = "the answer would exceed 4 MiB; ask for a wider bucket, fewer devices or metrics, or less time"
+        raise InvalidArgument("bucket_duration", why, reason="ANSWER_TOO_LARGE")

@@ -1,15 +1,21 @@
 """GetLatest and ListSeries: what is known of each (device, metric) without opening a block, by device and metric."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.application import page_token
-from tidewire_storage.application.names import Names
-from tidewire_storage.domain.series import NEVER
+from tidewire_storage.application.names import Names, Selection
+from tidewire_storage.application.sweep import Wanted
+from tidewire_storage.domain.series import NEVER, SeriesStates
 from tidewire_storage.ports import BlockReader
 
-_DEVICES_AT_ONCE = 256
+_FIRST_DEVICES = 256
+_MOST_DEVICES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +30,61 @@ class SeriesEntry:
     """The newest reading."""
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesPage:
-    """Entries by device and metric."""
+@dataclass(slots=True)
+class SeriesColumns:
+    """Entries as columns of one length, by device and metric."""
 
-    entries: list[SeriesEntry]
-    next_page_token: str
+    device_ids: Sequence[str]
+    metrics: Sequence[str]
+    """Rising."""
+    device: NDArray[np.int32]
+    """Index in `device_ids`."""
+    metric: NDArray[np.int32]
+    """Index in `metrics`."""
+    first_us: NDArray[np.int64]
+    last_us: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Entries."""
+        return len(self.device)
+
+    def where(self, chosen: NDArray[np.bool_] | slice) -> "SeriesColumns":
+        """Some of the entries."""
+        return SeriesColumns(
+            self.device_ids,
+            self.metrics,
+            self.device[chosen],
+            self.metric[chosen],
+            self.first_us[chosen],
+            self.last_us[chosen],
+            self.value[chosen],
+        )
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """(device id, metric) of each entry."""
+        ids, metrics = self.device_ids, self.metrics
+        devices, numbers = self.device.tolist(), self.metric.tolist()
+        return zip([ids[number] for number in devices], [metrics[number] for number in numbers], strict=True)
+
+
+@dataclass(slots=True)
+class SeriesPage:
+    """Columns of which each begins after the one before it."""
+
+    parts: list[SeriesColumns] = field(default_factory=list)
+    next_page_token: str = ""
+
+    @property
+    def entries(self) -> list[SeriesEntry]:
+        """Entry by entry."""
+        return [
+            SeriesEntry(*names, *rest)
+            for part in self.parts
+            for names, *rest in zip(
+                part.names(), part.first_us.tolist(), part.last_us.tolist(), part.value.tolist(), strict=True
+            )
+        ]
 
 
 class SeriesDirectory:
@@ -40,68 +95,84 @@ class SeriesDirectory:
         self._names = names
 
     async def page(
-        self, tenant: TenantId, device_ids: Sequence[str], metrics: Sequence[str], size: int, token: str
+        self,
+        tenant: TenantId,
+        device_ids: Sequence[str],
+        metrics: Sequence[str],
+        size: int,
+        token: str,
+        filter_text: str = "",
     ) -> SeriesPage:
-        """At most `size` entries. `device_ids` empty: all devices with readings; `metrics` empty: all.
+        """At most `size` entries. Neither `device_ids` nor a filter: all devices; `metrics` empty: all metrics.
 
-        NotFound for an unknown device, InvalidArgument for a token of another question.
+        NotFound for an unknown device, InvalidArgument for a wrong filter and for a token of another question.
         """
-        wanted = sorted(set(device_ids))
         chosen = frozenset(metrics)
-        question = (tenant, tuple(wanted), tuple(sorted(chosen)))
+        question = (tenant, tuple(sorted(set(device_ids))), tuple(sorted(chosen)), filter_text)
         after_device, _, after_metric = page_token.read(token, question).partition(" ")
-        uid_of = {device_id: self._names.device(tenant, device_id)[0] for device_id in wanted}
-        if wanted:
-            wanted = [device_id for device_id in wanted if device_id >= after_device]
-        else:
-            wanted = self._names.after(tenant, after_device)
-        entries: list[SeriesEntry] = []
-        for first in range(0, len(wanted), _DEVICES_AT_ONCE):
-            some = wanted[first : first + _DEVICES_AT_ONCE]
-            known = uid_of or self._uids(tenant, some)
-            found = await self._states(tenant, [known[device_id] for device_id in some if device_id in known])
-            for device_id in some:
-                states = found.get(known.get(device_id, b""), {})
-                for metric in sorted(states):
-                    if chosen and metric not in chosen:
-                        continue
-                    if device_id == after_device and metric <= after_metric:
-                        continue
-                    if len(entries) == size:
-                        last = entries[-1]
-                        return SeriesPage(
-                            entries, page_token.make(question, f"{last.device_id} {last.metric}")
-                        )
-                    first_us, last_us, value, _ = states[metric]
-                    entries.append(SeriesEntry(device_id, metric, first_us, last_us, value))
-        return SeriesPage(entries, "")
+        wanted = (await self._names.select(tenant, device_ids, filter_text)).starting_at(after_device)
+        page, left = SeriesPage(), size
+        first, step = 0, _FIRST_DEVICES
+        while first < len(wanted):
+            some = wanted.slice(first, first + step)
+            part = _columns(some, await self._store.series(tenant, some.uids()), chosen)
+            if not first and some.ids[0] == after_device:
+                seen = np.array([metric <= after_metric for metric in part.metrics], np.bool_)
+                part = part.where(~((part.device == 0) & seen[part.metric])) if len(part) else part
+            if len(part) > left:
+                # An entry follows the last of this page, so there is a next one.
+                page.parts.append(part.where(slice(0, left)))
+                names = [
+                    names for some in page.parts if len(some) for names in some.where(slice(-1, None)).names()
+                ]
+                page.next_page_token = page_token.make(question, " ".join(names[-1]))
+                return page
+            page.parts.append(part)
+            left -= len(part)
+            first, step = first + step, min(step * 4, _MOST_DEVICES)
+        return page
 
-    def _uids(self, tenant: TenantId, device_ids: Sequence[str]) -> dict[str, bytes]:
-        devices = self._names.tenant(tenant).devices
-        slots = [(device_id, devices.slot_of.get(device_id)) for device_id in device_ids]
-        return {device_id: devices.uids[slot].tobytes() for device_id, slot in slots if slot is not None}
 
-    async def _states(
-        self, tenant: TenantId, uids: Sequence[bytes]
-    ) -> dict[bytes, dict[str, tuple[int, int, float, int]]]:
-        """uid → metric → (first, last, value, arrival), over all metric sets."""
-        found: dict[bytes, dict[str, tuple[int, int, float, int]]] = {}
-        for states in await self._store.series(tenant, uids):
-            first, last = states.first_us.T.tolist(), states.last_us.T.tolist()
-            value, arrival = states.value.T.tolist(), states.arrival.T.tolist()
-            for number, uid in enumerate(states.device_uids):
-                of_device = found.setdefault(uid.tobytes(), {})
-                for metric, facts in zip(
-                    states.metrics,
-                    zip(first[number], last[number], value[number], arrival[number], strict=True),
-                    strict=True,
-                ):
-                    if facts[1] == NEVER:
-                        continue
-                    held = of_device.get(metric)
-                    if held is None:
-                        of_device[metric] = facts
-                        continue
-                    newer = facts if (facts[1], facts[3]) > (held[1], held[3]) else held
-                    of_device[metric] = (min(held[0], facts[0]), *newer[1:])
-        return found
+def _columns(devices: Selection, states: Sequence[SeriesStates], chosen: frozenset[str]) -> SeriesColumns:
+    """The states of all metric sets as entries by device and metric, each once: the newest reading wins."""
+    metrics = sorted({metric for some in states for metric in some.metrics if not chosen or metric in chosen})
+    number_of = {metric: number for number, metric in enumerate(metrics)}
+    wanted = Wanted(devices.uids())
+    device: list[NDArray[np.int32]] = []
+    metric: list[NDArray[np.int32]] = []
+    rows: list[list[NDArray[Any]]] = []
+    for some in states:
+        numbers = wanted.numbers(np.ascontiguousarray(some.device_uids))
+        for place, name in enumerate(some.metrics):
+            if name in number_of:
+                there = np.flatnonzero((some.last_us[place] != NEVER) & (numbers >= 0))
+                device.append(numbers[there])
+                metric.append(np.full(len(there), number_of[name], np.int32))
+                rows.append(
+                    [
+                        column[place][there]
+                        for column in (some.first_us, some.last_us, some.value, some.arrival)
+                    ]
+                )
+    if not device:
+        none = np.empty(0, np.int64)
+        short = np.empty(0, np.int32)
+        return SeriesColumns(devices.ids, metrics, short, short, none, none, np.empty(0))
+    of_device, of_metric = np.concatenate(device), np.concatenate(metric)
+    first_us, last_us, value, arrival = (np.concatenate(column) for column in zip(*rows, strict=True))
+    order = np.lexsort((arrival, last_us, of_metric, of_device))
+    of_device, of_metric = of_device[order], of_metric[order]
+    begins = np.append(True, (of_device[1:] != of_device[:-1]) | (of_metric[1:] != of_metric[:-1]))[
+        : len(order)
+    ]
+    starts = np.flatnonzero(begins)
+    newest = np.append(starts[1:], len(order))[: len(starts)] - 1
+    return SeriesColumns(
+        devices.ids,
+        metrics,
+        of_device[starts],
+        of_metric[starts],
+        np.minimum.reduceat(first_us[order], starts) if len(starts) else first_us,
+        last_us[order][newest],
+        value[order][newest],
+    )

@@ -5,7 +5,7 @@ A scan reads no further than it is asked to, so memory holds what the block read
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import nanoarrow
@@ -27,6 +27,7 @@ from tidewire_storage.ports import BlockReader
 _BATCH_CELLS = 1 << 16
 _PAGE = 10_000
 _TIME = nanoarrow.timestamp("us", timezone="UTC")
+_LABELS = nanoarrow.map_(nanoarrow.string(), nanoarrow.string())
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +137,27 @@ class SqlTables:
         ]
 
     async def _devices(self, tenant: TenantId, bounds: ScanBounds) -> AsyncGenerator[tuple[bytes, int]]:
-        encoder = _Encoder({"id": nanoarrow.string(), "create_time": _TIME})
-        names = self._names.after(tenant, "")
-        for first in range(0, len(names), _PAGE):
-            devices = self._names.tenant(tenant).devices
-            some = [name for name in names[first : first + _PAGE] if name in devices.slot_of]
-            created = np.array([devices.created_us[devices.slot_of[name]] for name in some], np.int64)
-            yield encoder.batch(len(some), [_strings(some), _times(created)]), 0
+        encoder = _Encoder(
+            {
+                "id": nanoarrow.string(),
+                "type": nanoarrow.string(),
+                "labels": _LABELS,
+                "parent": nanoarrow.string(),
+                "create_time": _TIME,
+            }
+        )
+        devices = await self._names.select(tenant)
+        for first in range(0, len(devices), _PAGE):
+            some = devices.slice(first, first + _PAGE)
+            facts = [devices.table.facts[slot] for slot in some.slots.tolist()]
+            columns = [
+                _strings(some.ids),
+                _strings(["" if one is None else one.type for one in facts]),
+                _maps([{} if one is None else one.labels for one in facts]),
+                _strings(["" if one is None else one.parent_id for one in facts]),
+                _times(devices.table.created_us[some.slots]),
+            ]
+            yield encoder.batch(len(some), columns), 0
         yield encoder.end(), 0
 
     async def _all_series(self, tenant: TenantId, bounds: ScanBounds) -> AsyncGenerator[tuple[bytes, int]]:
@@ -158,15 +173,15 @@ class SqlTables:
         token = ""
         while True:
             page = await self._series.page(tenant, [], [], _PAGE, token)
-            entries = page.entries
-            columns = [
-                _strings([entry.device_id for entry in entries]),
-                _strings([entry.metric for entry in entries]),
-                _times(np.array([entry.first_us for entry in entries], np.int64)),
-                _times(np.array([entry.last_us for entry in entries], np.int64)),
-                _values(np.array([entry.value for entry in entries], np.float64)),
-            ]
-            yield encoder.batch(len(entries), columns), 0
+            for part in page.parts:
+                columns = [
+                    _Texts(part.device_ids).column(part.device),
+                    _Texts(part.metrics).column(part.metric),
+                    _times(part.first_us),
+                    _times(part.last_us),
+                    _values(part.value),
+                ]
+                yield encoder.batch(len(part), columns), 0
             token = page.next_page_token
             if not token:
                 break
@@ -205,6 +220,18 @@ def _long(encoder: _Encoder, rows: Collapsed, devices: _Texts) -> tuple[bytes, i
         _values(np.concatenate(values) if values else np.empty(0)),
     ]
     return encoder.batch(len(picked), columns), len(picked)
+
+
+def _maps(labels: Sequence[Mapping[str, str]]) -> CArray:
+    """map (rows,), keys rising."""
+    ends = np.zeros(len(labels) + 1, np.int32)
+    np.cumsum([len(one) for one in labels], out=ends[1:])
+    keys = _strings([key for one in labels for key in sorted(one)])
+    values = _strings([one[key] for one in labels for key in sorted(one)])
+    entries = nanoarrow.c_array_from_buffers(
+        nanoarrow.c_schema(_LABELS).child(0), int(ends[-1]), [None], children=[keys, values], move=True
+    )
+    return nanoarrow.c_array_from_buffers(_LABELS, len(labels), [None, ends], children=[entries], move=True)
 
 
 def _strings(names: Sequence[str]) -> CArray:

@@ -1,7 +1,7 @@
 """Aggregating: partial results per (device, bucket) that can be merged, so that blocks are gone through once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -21,6 +21,14 @@ class Function(Enum):
     FIRST = "first"
     LAST = "last"
     STDDEV = "stddev"
+    P50 = "p50"
+    P95 = "p95"
+    P99 = "p99"
+
+    @property
+    def percentile(self) -> float | None:
+        """0 to 100; None: not a percentile, and `Partials` tell it."""
+        return float(self.value[1:]) if self.value[:1] == "p" else None
 
 
 @dataclass(slots=True)
@@ -28,6 +36,7 @@ class Partials:
     """Per (device, bucket): everything that any function needs. All arrays (n,), by device, bucket, first time."""
 
     device: NDArray[np.int32]
+    """Number of the device, or of the group of devices."""
     bucket: NDArray[np.int64]
     """Start of the bucket in µs."""
     count: NDArray[np.int64]
@@ -46,7 +55,7 @@ class Partials:
         return len(self.device)
 
     def column(self, function: Function) -> NDArray[np.float64]:
-        """(n,): the values of a function."""
+        """(n,): the values of a function that is not a percentile."""
         match function:
             case Function.COUNT:
                 return self.count.astype(np.float64)
@@ -64,6 +73,12 @@ class Partials:
                 return self.last
             case Function.STDDEV:
                 return np.sqrt(self.squares / self.count)
+            case _:
+                raise ValueError(f"{function} cannot be told from partial results")
+
+    def grouped(self, group_of: NDArray[np.int32]) -> "Partials":
+        """The same of groups; `group_of` (devices,) is the group of each device number."""
+        return merge_partials([replace(self, device=group_of[self.device])])
 
 
 def partials_of(rows: Collapsed, metric: int, width_us: int | None, origin_us: int) -> Partials:
@@ -98,15 +113,13 @@ def partials_of(rows: Collapsed, metric: int, width_us: int | None, origin_us: i
     )
 
 
-def merge_partials(parts: Sequence[Partials], *, across_devices: bool = False) -> Partials:
-    """Merges partial results of the same metric; across devices, all of them count as device 0."""
+def merge_partials(parts: Sequence[Partials]) -> Partials:
+    """Merges partial results of the same metric."""
 
     def joined(name: str) -> NDArray[np.float64]:
         return np.concatenate([getattr(part, name) for part in parts])
 
     device = np.concatenate([part.device for part in parts])
-    if across_devices:
-        device = np.zeros_like(device)
     bucket = np.concatenate([part.bucket for part in parts])
     if not len(device):
         return parts[0]

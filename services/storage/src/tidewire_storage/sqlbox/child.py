@@ -31,7 +31,13 @@ _SCHEMAS = {
         "time": _TIME,
         "value": nanoarrow.float64(),
     },
-    "devices": {"id": nanoarrow.string(), "create_time": _TIME},
+    "devices": {
+        "id": nanoarrow.string(),
+        "type": nanoarrow.string(),
+        "labels": nanoarrow.map_(nanoarrow.string(), nanoarrow.string()),
+        "parent": nanoarrow.string(),
+        "create_time": _TIME,
+    },
     "series": {
         "device": nanoarrow.string(),
         "metric": nanoarrow.string(),

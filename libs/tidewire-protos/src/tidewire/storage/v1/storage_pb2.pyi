@@ -47,6 +47,14 @@ class _AggregateFunctionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Agg
     """Value of the latest reading."""
     STDDEV: _AggregateFunction.ValueType  # 8
     """Standard deviation of the population."""
+    P50: _AggregateFunction.ValueType  # 9
+    """Median. As the percentiles below it is exact, and between two values lies on the line between them. A request may need
+    at most 4,000,000 readings at once for percentiles: those of its widest bucket when by device, else all.
+    """
+    P95: _AggregateFunction.ValueType  # 10
+    """95th percentile."""
+    P99: _AggregateFunction.ValueType  # 11
+    """99th percentile."""
 
 class AggregateFunction(_AggregateFunction, metaclass=_AggregateFunctionEnumTypeWrapper):
     """Function over the readings of a bucket."""
@@ -69,7 +77,47 @@ LAST: AggregateFunction.ValueType  # 7
 """Value of the latest reading."""
 STDDEV: AggregateFunction.ValueType  # 8
 """Standard deviation of the population."""
+P50: AggregateFunction.ValueType  # 9
+"""Median. As the percentiles below it is exact, and between two values lies on the line between them. A request may need
+at most 4,000,000 readings at once for percentiles: those of its widest bucket when by device, else all.
+"""
+P95: AggregateFunction.ValueType  # 10
+"""95th percentile."""
+P99: AggregateFunction.ValueType  # 11
+"""99th percentile."""
 Global___AggregateFunction: _TypeAlias = AggregateFunction  # noqa: Y015
+
+class _AggregateTier:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AggregateTierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AggregateTier.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGGREGATE_TIER_UNSPECIFIED: _AggregateTier.ValueType  # 0
+    """Not set."""
+    RAW: _AggregateTier.ValueType  # 1
+    """Readings."""
+    ROLLUP_1M: _AggregateTier.ValueType  # 2
+    """Rollups of a minute."""
+    ROLLUP_1H: _AggregateTier.ValueType  # 3
+    """Rollups of an hour."""
+    ROLLUP_1D: _AggregateTier.ValueType  # 4
+    """Rollups of a day."""
+
+class AggregateTier(_AggregateTier, metaclass=_AggregateTierEnumTypeWrapper):
+    """What an answer was read from."""
+
+AGGREGATE_TIER_UNSPECIFIED: AggregateTier.ValueType  # 0
+"""Not set."""
+RAW: AggregateTier.ValueType  # 1
+"""Readings."""
+ROLLUP_1M: AggregateTier.ValueType  # 2
+"""Rollups of a minute."""
+ROLLUP_1H: AggregateTier.ValueType  # 3
+"""Rollups of an hour."""
+ROLLUP_1D: AggregateTier.ValueType  # 4
+"""Rollups of a day."""
+Global___AggregateTier: _TypeAlias = AggregateTier  # noqa: Y015
 
 @_typing.final
 class GetLatestRequest(_message.Message):
@@ -82,12 +130,15 @@ class GetLatestRequest(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant."""
     page_size: _builtins.int
     """Most entries to answer; 0: 1000; more than 15,000 counts as 15,000; negative is refused."""
     page_token: _builtins.str
     """The `next_page_token` of the page before, with the other arguments unchanged."""
+    filter: _builtins.str
+    """AIP-160 filter over devices, as in ListDevices of the registry; not together with `devices`. Empty: all."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Device ids. Empty: every device with readings."""
@@ -104,10 +155,11 @@ class GetLatestRequest(_message.Message):
         metrics: _abc.Iterable[_builtins.str] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "metrics", b"metrics", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "filter", b"filter", "metrics", b"metrics", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,12 +237,15 @@ class ListSeriesRequest(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant."""
     page_size: _builtins.int
     """Most entries to answer; 0: 1000; more than 10,000 counts as 10,000; negative is refused."""
     page_token: _builtins.str
     """The `next_page_token` of the page before, with the other arguments unchanged."""
+    filter: _builtins.str
+    """AIP-160 filter over devices, as in ListDevices of the registry; not together with `devices`. Empty: all."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Device ids. Empty: all."""
@@ -202,10 +257,11 @@ class ListSeriesRequest(_message.Message):
         devices: _abc.Iterable[_builtins.str] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,13 +423,21 @@ class AggregateRequest(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     BUCKET_DURATION_FIELD_NUMBER: _builtins.int
     ACROSS_DEVICES_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    GROUP_BY_LABEL_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant."""
     across_devices: _builtins.bool
-    """One result for all devices together instead of one for each."""
+    """One result for all devices together instead of one for each; not together with `group_by_label`."""
+    filter: _builtins.str
+    """AIP-160 filter over devices, as in ListDevices of the registry; not together with `devices`. Empty: all."""
+    group_by_label: _builtins.str
+    """Key of a label: one result for all devices of the same value, instead of one for each device. Devices without the
+    label are together, as the group "". Empty: by device.
+    """
     @_builtins.property
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Device ids, at most 10,000."""
+        """Device ids, at most 10,000. Empty: those that `filter` admits, or all; at most 100,000."""
 
     @_builtins.property
     def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -406,10 +470,12 @@ class AggregateRequest(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         bucket_duration: _duration_pb2.Duration | None = ...,
         across_devices: _builtins.bool = ...,
+        filter: _builtins.str = ...,
+        group_by_label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bucket_duration", b"bucket_duration", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["across_devices", b"across_devices", "bucket_duration", b"bucket_duration", "devices", b"devices", "end_time", b"end_time", "functions", b"functions", "metrics", b"metrics", "parent", b"parent", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["across_devices", b"across_devices", "bucket_duration", b"bucket_duration", "devices", b"devices", "end_time", b"end_time", "filter", b"filter", "functions", b"functions", "group_by_label", b"group_by_label", "metrics", b"metrics", "parent", b"parent", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,18 +488,22 @@ class AggregateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SERIES_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    tier: Global___AggregateTier.ValueType
+    """What the answer was read from."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___AggregateSeries]:
-        """Results, by device and metric."""
+        """Results, by device or group, and metric."""
 
     def __init__(
         self,
         *,
         series: _abc.Iterable[Global___AggregateSeries] | None = ...,
+        tier: Global___AggregateTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["series", b"series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["series", b"series", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -441,7 +511,7 @@ Global___AggregateResponse: _TypeAlias = AggregateResponse  # noqa: Y015
 
 @_typing.final
 class AggregateSeries(_message.Message):
-    """Buckets of one metric of one device, or of all devices together."""
+    """Buckets of one metric of one device, of a group of devices, or of all devices together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -449,10 +519,13 @@ class AggregateSeries(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     BUCKET_START_UNIX_US_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     device: _builtins.str
-    """Device id; empty when across devices."""
+    """Device id; empty when of a group or across devices."""
     metric: _builtins.str
     """Metric name."""
+    group: _builtins.str
+    """Value of the label that groups; empty: of the devices without it, or not grouped."""
     @_builtins.property
     def bucket_start_unix_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Start of each bucket that has readings, rising, in microseconds since 1970-01-01T00:00:00Z."""
@@ -468,10 +541,11 @@ class AggregateSeries(_message.Message):
         metric: _builtins.str = ...,
         bucket_start_unix_us: _abc.Iterable[_builtins.int] | None = ...,
         columns: _abc.Iterable[Global___AggregateColumn] | None = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_start_unix_us", b"bucket_start_unix_us", "columns", b"columns", "device", b"device", "metric", b"metric"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_start_unix_us", b"bucket_start_unix_us", "columns", b"columns", "device", b"device", "group", b"group", "metric", b"metric"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

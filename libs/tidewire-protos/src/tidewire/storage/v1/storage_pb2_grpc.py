@@ -89,7 +89,7 @@ class StorageServiceServicer:
     """
 
     def GetLatest(self, request, context):
-        """Gets the newest value of each metric of some devices, or of all of the tenant's devices.
+        """Gets the newest value of each metric of some devices, of those that a filter admits, or of all of the tenant's devices.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +110,7 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Aggregate(self, request, context):
-        """Aggregates readings in buckets of time.
+        """Aggregates readings in buckets of time: by device, by the value of a label, or over all devices together.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

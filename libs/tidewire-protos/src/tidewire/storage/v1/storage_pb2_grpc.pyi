@@ -36,13 +36,13 @@ class StorageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StorageServiceAsyncStub: ...
     GetLatest: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetLatestRequest, _storage_pb2.GetLatestResponse]
-    """Gets the newest value of each metric of some devices, or of all of the tenant's devices."""
+    """Gets the newest value of each metric of some devices, of those that a filter admits, or of all of the tenant's devices."""
     ListSeries: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListSeriesRequest, _storage_pb2.ListSeriesResponse]
     """Lists series: the (device, metric) pairs that have readings, by device and metric."""
     ReadSeries: _grpc.UnaryStreamMultiCallable[_storage_pb2.ReadSeriesRequest, _storage_pb2.ReadSeriesResponse]
     """Reads one device's readings as columns, ordered by time, in messages of at most 10,000 rows."""
     Aggregate: _grpc.UnaryUnaryMultiCallable[_storage_pb2.AggregateRequest, _storage_pb2.AggregateResponse]
-    """Aggregates readings in buckets of time."""
+    """Aggregates readings in buckets of time: by device, by the value of a label, or over all devices together."""
     RunSql: _grpc.UnaryStreamMultiCallable[_storage_pb2.RunSqlRequest, _storage_pb2.RunSqlResponse]
     """Runs one SELECT, in DuckDB's dialect, over the tables `readings`, `devices` and `series` of the caller's tenant. The
     parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
@@ -68,13 +68,13 @@ class StorageServiceAsyncStub(StorageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetLatest: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetLatestRequest, _storage_pb2.GetLatestResponse]  # type: ignore[assignment]
-    """Gets the newest value of each metric of some devices, or of all of the tenant's devices."""
+    """Gets the newest value of each metric of some devices, of those that a filter admits, or of all of the tenant's devices."""
     ListSeries: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListSeriesRequest, _storage_pb2.ListSeriesResponse]  # type: ignore[assignment]
     """Lists series: the (device, metric) pairs that have readings, by device and metric."""
     ReadSeries: _aio.UnaryStreamMultiCallable[_storage_pb2.ReadSeriesRequest, _storage_pb2.ReadSeriesResponse]  # type: ignore[assignment]
     """Reads one device's readings as columns, ordered by time, in messages of at most 10,000 rows."""
     Aggregate: _aio.UnaryUnaryMultiCallable[_storage_pb2.AggregateRequest, _storage_pb2.AggregateResponse]  # type: ignore[assignment]
-    """Aggregates readings in buckets of time."""
+    """Aggregates readings in buckets of time: by device, by the value of a label, or over all devices together."""
     RunSql: _aio.UnaryStreamMultiCallable[_storage_pb2.RunSqlRequest, _storage_pb2.RunSqlResponse]  # type: ignore[assignment]
     """Runs one SELECT, in DuckDB's dialect, over the tables `readings`, `devices` and `series` of the caller's tenant. The
     parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
@@ -103,7 +103,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.GetLatestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.GetLatestResponse, _abc.Awaitable[_storage_pb2.GetLatestResponse]]:
-        """Gets the newest value of each metric of some devices, or of all of the tenant's devices."""
+        """Gets the newest value of each metric of some devices, of those that a filter admits, or of all of the tenant's devices."""
 
     @_abc_1.abstractmethod
     def ListSeries(
@@ -127,7 +127,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.AggregateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.AggregateResponse, _abc.Awaitable[_storage_pb2.AggregateResponse]]:
-        """Aggregates readings in buckets of time."""
+        """Aggregates readings in buckets of time: by device, by the value of a label, or over all devices together."""
 
     @_abc_1.abstractmethod
     def RunSql(
