@@ -8,13 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tidewire.events.v1.registry_change_pb2 import RegistryChange
+from tidewire_kit.directory import Directory
 from tidewire_kit.filter import conditions as c
 from tidewire_kit.filter import parse
-from tidewire_kit.filter.evaluation import admits
+from tidewire_kit.filter.evaluation import admits, test_for
 from tidewire_kit.filter.geometry import box_around, distance_meters
 from tidewire_kit.ids import TenantId, new_uid
+from tidewire_registry.adapters.log_topic import _message
 from tidewire_registry.domain.devices import Device, DeviceState, Location
 from tidewire_registry.ports import RegistryStore, WriteSet
+from tidewire_testkit.clock import ManualClock
 
 IDS = ["a", "aB", "a.b", "a:1", "b", "b-2", "B", "0", "gw", "gw-1", "zz", "Z_z"]
 TYPES = ["", "pump", "pump-2", "valve"]
@@ -131,6 +135,28 @@ async def test_each_plan_of_the_embedded_store_does_so(store, make, sparse: int,
     """With `sparse` the embedded store's choice of plan is shifted, so that each plan meets every condition."""
     monkeypatch.setattr("tidewire_registry.adapters.embedded.queries.SPARSE", sparse)
     await check_many(store, make, sparse, examples=250)
+
+
+@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(conditions, st.integers(0, 3))
+def test_a_replica_admits_what_the_registry_does(make, condition: c.Condition, seed: int) -> None:
+    tenant = TenantId(new_uid())
+    devices = fleet(tenant, make, random.Random(seed))
+    replica = Directory(_NoLog(), ManualClock(), 4, device_facts=True)
+    for device in devices:
+        replica.apply(RegistryChange.FromString(_message(device, "acme").SerializeToString()))
+    table = replica.tenant(tenant).devices  # type: ignore[union-attr]
+    facts = [table.facts[table.slot_of[device.id]] for device in devices]
+    uids = {device.id: device.uid for device in devices}
+    test = test_for(condition, uids.get)
+    assert [test(one) for one in facts] == [admits(condition, device, uids.get) for device in devices]
+
+
+class _NoLog:
+    """Nothing is read from it."""
+
+    def table(self, topic: str):
+        raise AssertionError
 
 
 EQUALITIES = [
