@@ -185,7 +185,9 @@ class Storage(storage_pb2_grpc.StorageServiceServicer):
         series = storage_pb2.AggregateSeries(device="d-1", metric="a", bucket_start_unix_us=[0, 5_000_000])
         for function in request.functions:
             series.columns.add(function=function, values=[2.0, 7.0])
-        return storage_pb2.AggregateResponse(series=[series])
+        if request.group_by_label:
+            series.device, series.group = "", f"{request.group_by_label} of {request.filter}"
+        return storage_pb2.AggregateResponse(series=[series], tier=storage_pb2.RAW)
 
     def GetLedger(self, request, context):
         entry = storage_pb2.LedgerEntry(tenant="tenants/demo", accepted_readings=10, stored_readings=10)

@@ -95,7 +95,7 @@ class Aggregate:
 
     Attributes:
         group: value of the label that groups; "": of devices without it, or not grouped.
-        tier: what it was read from: `raw`, `rollup_1m`, `rollup_1h` or `rollup_1d`.
+        tier: what it was read from: `raw`, `rollup_1m`, `rollup_1h` or `rollup_1d`; "" of older servers.
         bucket_start_unix_us: int64 (buckets,), rising; only buckets that have readings.
         columns: function → float64 (buckets,).
     """
@@ -105,7 +105,7 @@ class Aggregate:
     bucket_start_unix_us: NDArray[np.int64]
     columns: Mapping[str, NDArray[np.float64]]
     group: str = ""
-    tier: str = "raw"
+    tier: str = ""
 
 
 def join_columns(device: str, parts: Sequence[SeriesColumns]) -> SeriesColumns:
@@ -345,7 +345,7 @@ class AsyncQueryClient:
                     for column in one.columns
                 },
                 one.group,
-                rpc.AggregateTier.Name(answer.tier).lower(),
+                rpc.AggregateTier.Name(answer.tier).lower() if answer.tier else "",
             )
             for one in answer.series
         ]

@@ -176,19 +176,6 @@ def part_to_message(name: str, part: SeriesPart) -> pb.ReadSeriesResponse:
     return pb.ReadSeriesResponse(columns=columns, next_page_token=part.next_page_token)
 
 
-def page_to_latest(page: SeriesPage) -> pb.GetLatestResponse:
-    """A page of GetLatest."""
-    message = pb.GetLatestResponse(next_page_token=page.next_page_token)
-    for part in page.parts:
-        message.values.extend(
-            pb.LatestValue(device=device, metric=metric, time_unix_us=time_us, value=value)
-            for (device, metric), time_us, value in zip(
-                part.names(), part.last_us.tolist(), part.value.tolist(), strict=True
-            )
-        )
-    return message
-
-
 def page_to_series(page: SeriesPage) -> pb.ListSeriesResponse:
     """A page of ListSeries."""
     message = pb.ListSeriesResponse(next_page_token=page.next_page_token)

@@ -18,6 +18,7 @@ from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.application.run_sql import RunSql
 from tidewire_storage.application.sweep import MAX_US
+from tidewire_storage.latest_wire import EncodedResponse, page_to_latest
 
 _LATEST_DEFAULT, _LATEST_MOST = 1_000, 15_000
 _SERIES_DEFAULT, _SERIES_MOST = 1_000, 10_000
@@ -47,7 +48,7 @@ class StorageServicer:
         self._run_sql = run_sql
         self._events = events
 
-    async def GetLatest(self, request: pb.GetLatestRequest, call: Call) -> pb.GetLatestResponse:
+    async def GetLatest(self, request: pb.GetLatestRequest, call: Call) -> EncodedResponse:
         """Newest value of each metric."""
         tenant = _tenant(request.parent, call)
         page = await self._series.page(
@@ -58,7 +59,7 @@ class StorageServicer:
             request.page_token,
             request.filter,
         )
-        return convert.page_to_latest(page)
+        return page_to_latest(page)
 
     async def ListSeries(self, request: pb.ListSeriesRequest, call: Call) -> pb.ListSeriesResponse:
         """The (device, metric) pairs that have readings."""
