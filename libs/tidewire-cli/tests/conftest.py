@@ -159,6 +159,12 @@ class Storage(storage_pb2_grpc.StorageServiceServicer):
     """Has one series, d-1/a, of the rows 0 to 9 s; a ledger with the difference it is told to have."""
 
     difference: int = 0
+    reports: list[storage_pb2.ReportRequest] = field(default_factory=list)
+    report_parts: list[storage_pb2.ReportResponse] = field(default_factory=list)
+
+    def Report(self, request, context):
+        self.reports.append(request)
+        yield from self.report_parts
 
     def GetLatest(self, request, context):
         if request.metrics and "a" not in request.metrics:
@@ -185,7 +191,9 @@ class Storage(storage_pb2_grpc.StorageServiceServicer):
         series = storage_pb2.AggregateSeries(device="d-1", metric="a", bucket_start_unix_us=[0, 5_000_000])
         for function in request.functions:
             series.columns.add(function=function, values=[2.0, 7.0])
-        return storage_pb2.AggregateResponse(series=[series])
+        if request.group_by_label:
+            series.device, series.group = "", f"{request.group_by_label} of {request.filter}"
+        return storage_pb2.AggregateResponse(series=[series], tier=storage_pb2.RAW)
 
     def GetLedger(self, request, context):
         entry = storage_pb2.LedgerEntry(tenant="tenants/demo", accepted_readings=10, stored_readings=10)

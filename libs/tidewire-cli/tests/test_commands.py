@@ -162,6 +162,9 @@ def test_devices_as_tables_json_yaml_and_csv(online, platform):
         ("query", "d", "--start", "now", "--end", "-2h"),
         ("query", "d", "--rows", "--aggregate", "avg"),
         ("query", "d", "--aggregate", "median"),
+        ("query", "d", "--filter", "type = pump"),
+        ("query", "d", "--group-by", "site"),
+        ("query", "d", "--aggregate", "p95", "--group-by", "site", "--across"),
         ("context", "use", "nowhere"),
         ("context", "create", "here", "--endpoint", "nonsense"),
         ("import", "none.csv"),
@@ -322,8 +325,18 @@ def test_query_in_all_its_ways(online):
         "time": "1970-01-01T00:00:05Z",
         "avg": 7.0,
         "max": 7.0,
+        "tier": "raw",
     }
     assert "d-1" in online("query", "--series").stdout
+    fleet = ("query", "--filter", "type = pump", "--aggregate", "p95", "--group-by", "labels.site")
+    assert json.loads(online(*fleet, "-o", "json").stdout)[0] == {
+        "group": "site of type = pump",
+        "metric": "a",
+        "p95": 2.0,
+        "tier": "raw",
+    }
+    assert "SITE" in online(*fleet).stdout
+    assert "P95" in online(*fleet).stdout
 
 
 def test_status_is_1_when_the_ledger_does_not_add_up(online, platform):

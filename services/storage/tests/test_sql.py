@@ -30,6 +30,10 @@ from tidewire_testkit.polling import until
 
 SECOND = 1_000_000
 T0 = 1_700_000_000 * SECOND
+FACTS = {
+    "b": {"type": "pump", "labels": {"site": "north", "note": 'a "b" é'}},
+    "pump-1": {"type": "pump", "labels": {"site": "south"}, "parent_id": "b"},
+}
 LIMITS = SqlLimits(seconds=50.0, memory_bytes=64 << 20)
 
 
@@ -49,7 +53,7 @@ class Sql:
         self.acme, other = world.add_tenant("acme"), world.add_tenant("other")
         await self.rig.publish(world.add_device(other, "vault"), ["secret"], [(T0, [4711.0])])
         for name in ("pump-1", "b", "a-much-longer-name:01"):
-            device = world.add_device(self.acme, name)
+            device = world.add_device(self.acme, name, **FACTS.get(name, {}))
             rows = [
                 (T0 + n * SECOND, [rng.random(), float(n) if n % 3 else float("nan")]) for n in range(200)
             ]
@@ -136,6 +140,23 @@ async def test_the_tables_say_what_plain_python_says(sql: Sql) -> None:
         assert mean == pytest.approx(statistics.fmean(groups[device, metric]))
         assert most == max(groups[device, metric])
     assert sql.outcomes[-1] == ("ok", len(sql.readings))
+
+    described = await sql.rows(
+        "SELECT id, type, parent, to_json(labels), labels['site'] FROM devices ORDER BY id"
+    )
+    assert described == [
+        ("a-much-longer-name:01", "", "", "{}", None),
+        ("b", "pump", "", '{"note":"a \\"b\\" é","site":"north"}', "north"),
+        ("pump-1", "pump", "b", '{"site":"south"}', "south"),
+    ]
+    by_site = await sql.rows(
+        "SELECT labels['site'] AS site, count(*) FROM readings r JOIN devices d ON d.id = r.device"
+        " WHERE d.type = 'pump' GROUP BY site ORDER BY site"
+    )
+    assert by_site == [
+        (site, len(groups[name, "temp"]) + len(groups[name, "level"]))
+        for site, name in (("north", "b"), ("south", "pump-1"))
+    ]
 
     joined = await sql.rows(
         "SELECT s.device, s.metric, s.last_value, epoch_us(s.first_time), count(r.value) FROM series s"

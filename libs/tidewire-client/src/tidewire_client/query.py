@@ -6,7 +6,7 @@ their start and exclude their end.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import grpc
@@ -21,6 +21,7 @@ from tidewire.type.v1 import columns_pb2
 from tidewire_client.connect import STORAGE, AsyncConnection
 from tidewire_client.errors import InvalidArgument
 from tidewire_client.names import device_name, last_segment, tenant_name
+from tidewire_client.report import Report, join_report, report_request
 from tidewire_client.status import from_rpc_error
 from tidewire_client.times import Moment, timestamp_us, to_duration, to_timestamp
 
@@ -91,9 +92,11 @@ class SeriesColumns:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """Buckets of one metric of one device, or of all devices together (`device` is "").
+    """Buckets of one metric of one device, or of several devices together (`device` is "").
 
     Attributes:
+        group: value of the label that groups; "": of devices without it, or not grouped.
+        tier: what it was read from: `raw`, `rollup_1m`, `rollup_1h` or `rollup_1d`; "" of older servers.
         bucket_start_unix_us: int64 (buckets,), rising; only buckets that have readings.
         columns: function → float64 (buckets,).
     """
@@ -102,6 +105,8 @@ class Aggregate:
     metric: str
     bucket_start_unix_us: NDArray[np.int64]
     columns: Mapping[str, NDArray[np.float64]]
+    group: str = ""
+    tier: str = ""
 
 
 def join_columns(device: str, parts: Sequence[SeriesColumns]) -> SeriesColumns:
@@ -149,9 +154,14 @@ class AsyncQueryClient:
         return tenant_name(await self.connection.tenant())
 
     async def latest(
-        self, devices: Sequence[str] = (), metrics: Sequence[str] = (), *, limit: int | None = None
+        self,
+        devices: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+        *,
+        filter: str = "",  # noqa: A002 - as in the API
+        limit: int | None = None,
     ) -> list[Latest]:
-        """Newest values by device and metric, of some devices or of all; at most `limit`."""
+        """Newest values by device and metric, of some devices, of those a filter admits, or of all; at most `limit`."""
         found: list[Latest] = []
         parent, token = await self._parent(), ""
         while True:
@@ -159,7 +169,12 @@ class AsyncQueryClient:
             page = await self._call(
                 lambda stub: stub.GetLatest,
                 rpc.GetLatestRequest(
-                    parent=parent, devices=devices, metrics=metrics, page_size=size, page_token=token
+                    parent=parent,
+                    devices=devices,
+                    metrics=metrics,
+                    filter=filter,
+                    page_size=size,
+                    page_token=token,
                 ),
             )
             found.extend(
@@ -170,7 +185,13 @@ class AsyncQueryClient:
             if not token or (limit is not None and len(found) >= limit):
                 return found
 
-    async def series(self, devices: Sequence[str] = (), *, limit: int | None = None) -> list[Series]:
+    async def series(
+        self,
+        devices: Sequence[str] = (),
+        *,
+        filter: str = "",  # noqa: A002 - as in the API
+        limit: int | None = None,
+    ) -> list[Series]:
         """The (device, metric) pairs that have readings, by device and metric; at most `limit`."""
         found: list[Series] = []
         parent, token = await self._parent(), ""
@@ -178,7 +199,9 @@ class AsyncQueryClient:
             size = 10_000 if limit is None else min(10_000, limit - len(found))
             page = await self._call(
                 lambda stub: stub.ListSeries,
-                rpc.ListSeriesRequest(parent=parent, devices=devices, page_size=size, page_token=token),
+                rpc.ListSeriesRequest(
+                    parent=parent, devices=devices, filter=filter, page_size=size, page_token=token
+                ),
             )
             found.extend(
                 Series(
@@ -277,17 +300,21 @@ class AsyncQueryClient:
         end: Moment | None = None,
         every: timedelta | float | None = None,
         across_devices: bool = False,
+        filter: str = "",  # noqa: A002 - as in the API
+        group_by_label: str = "",
     ) -> list[Aggregate]:
         """Aggregates readings in buckets of time.
 
         Args:
-            devices: device ids, at most 10,000.
+            devices: device ids, at most 10,000; none: those that `filter` admits, or all.
             metrics: metric names.
-            functions: of `count min max avg sum first last stddev`.
+            functions: of `count min max avg sum first last stddev p50 p95 p99`.
             start: first moment, inclusive; None: the first reading.
             end: last moment, exclusive; None: the last reading.
             every: width of a bucket, at least a second; None: one bucket over the whole time.
             across_devices: one result for all devices together.
+            filter: as in listing devices, such as `type = pump AND labels.site = north`.
+            group_by_label: key of a label; one result for all devices of one value of it.
         """
         asked = [functions] if isinstance(functions, str) else list(functions)
         unknown = [name for name in asked if name.lower() not in FUNCTIONS]
@@ -305,6 +332,8 @@ class AsyncQueryClient:
             end_time=to_timestamp(end, "end") if end is not None else None,
             bucket_duration=to_duration(every, "every") if every is not None else None,
             across_devices=across_devices,
+            filter=filter,
+            group_by_label=group_by_label,
         )
         answer = await self._call(lambda stub: stub.Aggregate, request, _STREAM_SECONDS)
         return [
@@ -316,6 +345,8 @@ class AsyncQueryClient:
                     rpc.AggregateFunction.Name(column.function).lower(): np.array(column.values, np.float64)
                     for column in one.columns
                 },
+                one.group,
+                rpc.AggregateTier.Name(answer.tier).lower() if answer.tier else "",
             )
             for one in answer.series
         ]
@@ -349,6 +380,55 @@ class AsyncQueryClient:
         `polars.read_ipc_stream(answer)` a data frame.
         """
         return b"".join([part async for part in self.iterate_sql(statement, timeout_seconds=timeout_seconds)])
+
+    async def report(
+        self,
+        *,
+        month: date | None = None,
+        start: date | None = None,
+        end: date | None = None,
+        devices: Sequence[str] = (),
+        filter: str = "",  # noqa: A002 - as in the API
+        metrics: Sequence[str] = (),
+        granularity: str = "month",
+        group_by_label: str = "",
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Report:
+        """Usage and key figures of whole days or months (UTC), by device or by the value of a label.
+
+        Args:
+            month: any day of the month that is asked for.
+            start: first day; with `end`, instead of a month. At most 366 days.
+            end: first day that is left out.
+            devices: device ids, at most 10,000; none: those that `filter` admits, or all.
+            filter: as in listing devices, such as `type = pump AND labels.site = north`.
+            metrics: metric names; none: all.
+            granularity: length of a period: `month` or `day`.
+            group_by_label: key of a label; one row for all devices of one value of it.
+            on_progress: is told the share of the work that is done, 0 to 1, as it rises.
+        """
+        request = report_request(await self._parent(), month, start, end, granularity)
+        request.devices.extend(devices)
+        request.filter = filter
+        request.metrics.extend(metrics)
+        request.group_by_label = group_by_label
+        parts: list[rpc.ReportResponse] = []
+        channel = await self.connection.channel(STORAGE)
+        stream = StorageServiceStub(channel).Report(
+            request, metadata=self.connection.metadata(), timeout=_STREAM_SECONDS
+        )
+        try:
+            async for part in stream:
+                parts.append(part)
+                if on_progress is not None:
+                    on_progress(part.progress)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(
+                error, STORAGE, ", ".join(self.connection.known_addresses(STORAGE))
+            ) from error
+        finally:
+            stream.cancel()
+        return join_report(parts)
 
     async def ledger(
         self, *, tenant: str = "", start: Moment | None = None, end: Moment | None = None

@@ -40,7 +40,7 @@ _FUNCTIONS: dict[int, Function] = {
     pb.P99: Function.P99,
 }
 _ENUM = {function: pb.AggregateFunction.ValueType(number) for number, function in _FUNCTIONS.items()}
-_TIERS = {
+TIERS = {
     Tier.RAW: pb.RAW,
     Tier.ROLLUP_1M: pb.ROLLUP_1M,
     Tier.ROLLUP_1H: pb.ROLLUP_1H,
@@ -176,19 +176,6 @@ def part_to_message(name: str, part: SeriesPart) -> pb.ReadSeriesResponse:
     return pb.ReadSeriesResponse(columns=columns, next_page_token=part.next_page_token)
 
 
-def page_to_latest(page: SeriesPage) -> pb.GetLatestResponse:
-    """A page of GetLatest."""
-    message = pb.GetLatestResponse(next_page_token=page.next_page_token)
-    for part in page.parts:
-        message.values.extend(
-            pb.LatestValue(device=device, metric=metric, time_unix_us=time_us, value=value)
-            for (device, metric), time_us, value in zip(
-                part.names(), part.last_us.tolist(), part.value.tolist(), strict=True
-            )
-        )
-    return message
-
-
 def page_to_series(page: SeriesPage) -> pb.ListSeriesResponse:
     """A page of ListSeries."""
     message = pb.ListSeriesResponse(next_page_token=page.next_page_token)
@@ -206,7 +193,7 @@ def page_to_series(page: SeriesPage) -> pb.ListSeriesResponse:
 
 def aggregated_to_message(answer: Aggregated, asked: Sequence[Function]) -> pb.AggregateResponse:
     """The answer of Aggregate."""
-    message = pb.AggregateResponse(tier=_TIERS[answer.tier])
+    message = pb.AggregateResponse(tier=TIERS[answer.tier])
     for series in answer.series:
         one = message.series.add(device=series.device_id, metric=series.metric, group=series.group)
         one.bucket_start_unix_us.extend(series.bucket_start_us.tolist())

@@ -21,6 +21,7 @@ from tidewire_storage.adapters.embedded import EmbeddedEventStore, EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
 from tidewire_storage.application.buckets import Buckets
+from tidewire_storage.application.daily import DailyPartials
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.event_housekeeping import EventHousekeeping
 from tidewire_storage.application.gather import EpochLimits
@@ -31,6 +32,7 @@ from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.merge import MergeEpochs, MergeLimits
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.report import Report
 from tidewire_storage.application.rollup import Rollup
 from tidewire_storage.application.run_sql import RunSql, SqlLimits
 from tidewire_storage.application.seal import SealEpochs
@@ -86,6 +88,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     )
     directories = Directories(store)
     rollup = Rollup(store, directories, ctx.clock, _retention_of(ctx))
+    buckets = Buckets(store, directories, rollup)
     merging = MergeEpochs(
         store,
         rollup,
@@ -121,10 +124,11 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         names,
         series,
         ReadSeries(store, directories, names, incarnation),
-        Aggregate(store, directories, Buckets(store, directories, rollup), names, incarnation),
+        Aggregate(store, directories, buckets, names, incarnation),
         accounts,
         run_sql,
         ListEvents(event_store, names),
+        Report(store, DailyPartials(buckets), names, ctx.clock, incarnation, metrics.report_ended),
     )
     descriptor = storage_pb2.DESCRIPTOR.services_by_name["StorageService"]
 

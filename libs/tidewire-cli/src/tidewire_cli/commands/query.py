@@ -4,11 +4,13 @@ tidewire query                                       the newest value of every s
 tidewire query buoy                                  one device: newest values and the curve of the last day
 tidewire query buoy temperature --last 7d --rows     the readings themselves
 tidewire query buoy --last 30d --aggregate avg,max --every 1d
+tidewire query --filter "type = pump" --last 1d --aggregate p95 --group-by site
 tidewire query --series                              which series there are, and from when to when
 """
 
 import shutil
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,7 +72,7 @@ async def query(
             "--aggregate",
             "-a",
             metavar="FUNCTIONS",
-            help="avg, min, max, sum, count, first, last, stddev; several with commas.",
+            help="avg, min, max, sum, count, first, last, stddev, p50, p95, p99; several with commas.",
             show_default=False,
         ),
     ] = "",
@@ -81,6 +83,24 @@ async def query(
         ),
     ] = "",
     across: Annotated[bool, typer.Option("--across", help="Aggregate all the devices together.")] = False,
+    filter_text: Annotated[
+        str,
+        typer.Option(
+            "--filter",
+            metavar="FILTER",
+            help='Devices by what they are, such as "type = pump AND labels.site = north".',
+            show_default=False,
+        ),
+    ] = "",
+    group_by: Annotated[
+        str,
+        typer.Option(
+            "--group-by",
+            metavar="LABEL",
+            help="Aggregate the devices of each value of a label together.",
+            show_default=False,
+        ),
+    ] = "",
     rows: Annotated[bool, typer.Option("--rows", "-r", help="The readings themselves.")] = False,
     series: Annotated[bool, typer.Option("--series", help="Which series there are.")] = False,
     limit: Annotated[
@@ -90,8 +110,9 @@ async def query(
     """Show readings: newest values, a device's curve, rows, or aggregates.
 
     Without a device: the newest value of every series. With one: its newest values and curves of the last day (or of
-    --last, --start, --end). --rows shows the readings, --aggregate FUNCTIONS --every SPAN buckets of them. With
-    --output json, yaml or csv all of it is for programs.
+    --last, --start, --end). --rows shows the readings, --aggregate FUNCTIONS --every SPAN buckets of them; --filter
+    selects devices as in "device list", and --group-by LABEL aggregates those of one value together. With --output
+    json, yaml or csv all of it is for programs.
     """
     from tidewire_client import InvalidArgument
 
@@ -108,13 +129,21 @@ async def query(
         raise InvalidArgument("--aggregate, --rows and --series go one at a time", field="rows")
     if every and not aggregate:
         raise InvalidArgument("--every needs --aggregate, such as --aggregate avg", field="every")
+    if group_by and not aggregate:
+        raise InvalidArgument("--group-by needs --aggregate, such as --aggregate avg", field="group-by")
+    if group_by and across:
+        raise InvalidArgument("give --group-by or --across, not both", field="group-by")
     names = [name for name in device.split(",") if name]
+    if names and filter_text:
+        raise InvalidArgument("give devices or --filter, not both", field="filter")
+    group_by = group_by.removeprefix("labels.")
     wanted = list(metrics or [])
     client = await session.query()
     if series:
-        await _series(session, client, names, limit)
+        await _series(session, client, names, filter_text, limit)
     elif aggregate:
-        await _aggregates(session, client, names, wanted, aggregate, every, (since, until), across=across)
+        chosen = _Chosen(names, filter_text, group_by, across)
+        await _aggregates(session, client, chosen, wanted, aggregate, every, (since, until))
     elif rows:
         if len(names) != 1:
             raise InvalidArgument("--rows needs one device: tidewire query DEVICE --rows", field="device")
@@ -122,16 +151,31 @@ async def query(
     elif len(names) == 1 and session.out.for_people:
         await _curves(session, client, names[0], wanted, since, until)
     else:
-        await _latest(session, client, names, wanted, limit)
+        await _latest(session, client, names, filter_text, wanted, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Which devices are aggregated, and how together."""
+
+    devices: list[str]
+    filter: str
+    group_by: str
+    across: bool
 
 
 async def _latest(
-    session: Session, client: "AsyncQueryClient", devices: list[str], metrics: list[str], limit: int | None
+    session: Session,
+    client: "AsyncQueryClient",
+    devices: list[str],
+    filter_text: str,
+    metrics: list[str],
+    limit: int | None,
 ) -> None:
     from tidewire_client.times import now_us
 
     cap = limit or (1000 if session.out.for_people else None)
-    values = await client.latest(devices, metrics, limit=cap)
+    values = await client.latest(devices, metrics, filter=filter_text, limit=cap)
     now = now_us()
     session.out.rows(
         [
@@ -151,26 +195,30 @@ async def _latest(
             Column("age", "AGE", lambda age: ago(0, round(age * 1e6))),
             Column("time", "TIME"),
         ),
-        empty=await _nothing(client, devices, metrics) if not values else "",
+        empty=await _nothing(client, devices, metrics, filter_text) if not values else "",
     )
     if cap is not None and len(values) >= cap and session.out.for_people:
         session.out.warn(f"The first {cap}; see more with --limit, or name a device.")
 
 
-async def _nothing(client: "AsyncQueryClient", devices: list[str], metrics: list[str]) -> str:
+async def _nothing(
+    client: "AsyncQueryClient", devices: list[str], metrics: list[str], filter_text: str = ""
+) -> str:
     """What to say when nothing was found: which metrics there are, when one was asked for that there is not."""
-    there = await _known_metrics(client, devices) if metrics else []
+    there = await _known_metrics(client, devices, filter_text) if metrics else []
+    if not there and filter_text:
+        return "There are no readings of devices that the filter admits."
     if not there:
         return "There are no readings" + (f" of {', '.join(devices)}." if devices else " yet.")
     known = ", ".join(there[:20]) + (", …" if there[20:] else "")
-    whose = ", ".join(devices) or "all devices"
+    whose = ", ".join(devices) or ("those devices" if filter_text else "all devices")
     return f"There are no readings of {', '.join(metrics)}. The metrics of {whose} are: {known}."
 
 
 async def _series(
-    session: Session, client: "AsyncQueryClient", devices: list[str], limit: int | None
+    session: Session, client: "AsyncQueryClient", devices: list[str], filter_text: str, limit: int | None
 ) -> None:
-    found = await client.series(devices, limit=limit)
+    found = await client.series(devices, filter=filter_text, limit=limit)
     session.out.rows(
         [
             {
@@ -244,51 +292,51 @@ def _csv(table: "SeriesColumns", rows: int) -> None:
         writer.writerows([time, *row] for time, row in zip(times, cells, strict=True))
 
 
-async def _known_metrics(client: "AsyncQueryClient", devices: list[str]) -> list[str]:
-    return sorted({one.metric for one in await client.series(devices)})
+async def _known_metrics(client: "AsyncQueryClient", devices: list[str], filter_text: str = "") -> list[str]:
+    return sorted({one.metric for one in await client.series(devices, filter=filter_text)})
 
 
 async def _aggregates(
     session: Session,
     client: "AsyncQueryClient",
-    devices: list[str],
+    chosen: _Chosen,
     metrics: list[str],
     functions: str,
     every: str,
     span: tuple[datetime | None, datetime | None],
-    *,
-    across: bool,
 ) -> None:
     asked = [name.strip().lower() for name in functions.split(",") if name.strip()]
-    if not devices:
-        devices = sorted({one.device for one in await client.series()})
     if not metrics:
-        metrics = await _known_metrics(client, devices)
-    if not devices or not metrics:
+        metrics = await _known_metrics(client, chosen.devices, chosen.filter)
+    if not metrics:
         session.out.rows([], (), empty="There are no readings.")
         return
     found = await client.aggregate(
-        devices,
+        chosen.devices,
         metrics,
         asked,
         start=span[0],
         end=span[1],
         every=parse_span(every, "--every") if every else None,
-        across_devices=across,
+        across_devices=chosen.across,
+        filter=chosen.filter,
+        group_by_label=chosen.group_by,
     )
+    by = "" if chosen.across else "group" if chosen.group_by else "device"
     listed = [
         {
-            **({} if across else {"device": one.device}),
+            **({by: one.group if chosen.group_by else one.device} if by else {}),
             "metric": one.metric,
             **({"time": utc_text(int(one.bucket_start_unix_us[bucket]))} if every else {}),
             **{name: float(one.columns[name][bucket]) for name in asked},
+            "tier": one.tier,
         }
         for one in found
         for bucket in range(len(one.bucket_start_unix_us))
     ]
     columns = [Column("metric", "METRIC"), Column("time", "TIME")] if every else [Column("metric", "METRIC")]
-    if len(devices) > 1 and not across:
-        columns.insert(0, Column("device", "DEVICE"))
+    if by and len(chosen.devices) != 1:
+        columns.insert(0, Column(by, (chosen.group_by or by).upper()))
     columns += [Column(name, name.upper(), human_value, right=True) for name in asked]
     session.out.rows(listed, columns, empty="There are no readings in this time.")
 

@@ -42,9 +42,9 @@ async def sql(
 ) -> None:
     """Run one SELECT, in DuckDB's dialect, over the tenant's own readings.
 
-    The tables are readings (device, metric, time, value), devices (id, create_time) and series (device, metric,
-    first_time, last_time, last_value). Conditions on time, device and metric are what makes a statement quick. Ctrl-C
-    ends it.
+    The tables are readings (device, metric, time, value), devices (id, type, labels, parent, create_time) and
+    series (device, metric, first_time, last_time, last_value). Conditions on time, device and metric are what makes
+    a statement quick. Ctrl-C ends it.
     """
     from tidewire_client import InvalidArgument
 
@@ -101,7 +101,9 @@ def _is_number(table: "pa.Table", number: int) -> bool:
 
 
 def _rows(table: "pa.Table", keys: list[str]) -> list[dict[str, Any]]:
-    columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns]
+    columns = [
+        [_plain(value) for value in column.to_pylist(maps_as_pydicts="lossy")] for column in table.columns
+    ]
     return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
@@ -119,7 +121,23 @@ def _plain(value: object) -> object:
 
 
 def _look(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
     return human_value(value) if isinstance(value, float) else str(value)
+
+
+def _flat(table: "pa.Table") -> "pa.Table":
+    """Maps, lists and structs as JSON, which is what fits in a cell."""
+    import json
+
+    import pyarrow as pa
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type):
+            values = table.column(number).to_pylist(maps_as_pydicts="lossy")
+            texts = [None if value is None else json.dumps(_plain(value)) for value in values]
+            table = table.set_column(number, field.name, pa.array(texts, pa.string()))
+    return table
 
 
 def _write(table: "pa.Table", path: Path) -> None:
@@ -130,7 +148,7 @@ def _write(table: "pa.Table", path: Path) -> None:
     elif path.suffix == ".csv":
         import pyarrow.csv as pacsv
 
-        pacsv.write_csv(table, path)
+        pacsv.write_csv(_flat(table), path)
     else:
         import pyarrow as pa
 

@@ -45,12 +45,13 @@ class Tier(Enum):
     ROLLUP_1D = "1d"
 
 
-_TIER_OF = {
+TIER_OF = {
     None: Tier.RAW,
     ROLLUP_MINUTE: Tier.ROLLUP_1M,
     ROLLUP_HOUR: Tier.ROLLUP_1H,
     ROLLUP_DAY: Tier.ROLLUP_1D,
 }
+"""By the level of the rollups that `Buckets` has used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class Aggregate:
                     tally.check_rows,
                 )
                 tally.add_partials(found.parts)
-                tiers.append(_TIER_OF[found.tier.level if found.tier else None])
+                tiers.append(TIER_OF[found.tier.level if found.tier else None])
                 continue
             wanted = Wanted(chosen)
             async for rows in sweep(self._store, self._directories, tenant, place, wanted, names, start, end):

@@ -16,8 +16,8 @@ from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.rollup import Gathering, Interval, Rollup, intervals_of
 from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, rows_in
 from tidewire_storage.domain.aggregates import Partials, merge_partials
-from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
-from tidewire_storage.domain.rollups import DAY_US, TIERS, Tier
+from tidewire_storage.domain.blocks import ROLLUP_DAY, StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.rollups import DAY_US, TIERS, Tier, metric_of
 from tidewire_storage.ports import BlockReader
 
 WORTH_DEVICE_DAYS = 32.0
@@ -91,6 +91,19 @@ class Buckets:
             tenant, place, device_uids, metrics, [(start_us, end_us)], width_us, origin_us, gathering
         )
         return Bucketed(counted, None)
+
+    async def metrics(
+        self, tenant: TenantId, place: TopicPartitionKey, start_us: int, end_us: int
+    ) -> tuple[str, ...]:
+        """Names of the metrics that blocks with times in [start_us, end_us) have, in order."""
+        readings = await self._store.find(tenant, place, start_us, end_us)
+        rollups = await self._store.find(
+            tenant, place, start_us // DAY_US * DAY_US, end_us, rollup=ROLLUP_DAY
+        )
+        names = {name for block in readings for names in block.facts.metric_sets for name in names}
+        for block in rollups:
+            names |= {metric_of(name) for names in block.facts.metric_sets for name in names}
+        return tuple(sorted(names))
 
     async def _plan(
         self,

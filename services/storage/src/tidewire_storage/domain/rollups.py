@@ -57,6 +57,11 @@ def column_names(metric: str) -> tuple[str, ...]:
     return tuple(f"{metric}:{statistic}" for statistic in _STATISTICS)
 
 
+def metric_of(column: str) -> str:
+    """The metric that a column of rollups belongs to."""
+    return column.rpartition(":")[0]
+
+
 def table_of(device_uids: NDArray[np.uint8], rows: Mapping[str, Partials], tier: Tier) -> SortedTable:
     """A table of rollups; `device_uids` (n, 16) are the devices that the partial results number, rising.
 
