@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.type.latlng_pb2 import LatLng
 
 from tidewire.events.v1.registry_change_pb2 import (
     CredentialState,
@@ -199,13 +198,12 @@ def device_change(
         type=device.type,
         labels=device.labels,
         parent=device_name(device.tenant.id, device.parent_id) if device.parent_id else "",
-        location=LatLng(latitude=device.location[0], longitude=device.location[1])
-        if device.location
-        else None,
         state=state,
         create_time=_timestamp(clock.now_us()),
         update_time=_timestamp(clock.now_us()),
     )
+    if device.location is not None:
+        message.location.latitude, message.location.longitude = device.location
     shown = DeviceState(
         tenant_uid=device.tenant.uid, device_uid=device.uid, ancestor_uids=device.ancestors, device=message
     )

@@ -12,7 +12,7 @@ from tidewire.events.v1.registry_change_pb2 import RegistryChange
 from tidewire_kit.directory import Directory
 from tidewire_kit.filter import conditions as c
 from tidewire_kit.filter import parse
-from tidewire_kit.filter.evaluation import admits, test_for
+from tidewire_kit.filter.evaluation import admits, predicate_of
 from tidewire_kit.filter.geometry import box_around, distance_meters
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_registry.adapters.log_topic import _message
@@ -148,7 +148,7 @@ def test_a_replica_admits_what_the_registry_does(make, condition: c.Condition, s
     table = replica.tenant(tenant).devices  # type: ignore[union-attr]
     facts = [table.facts[table.slot_of[device.id]] for device in devices]
     uids = {device.id: device.uid for device in devices}
-    test = test_for(condition, uids.get)
+    test = predicate_of(condition, uids.get)
     assert [test(one) for one in facts] == [admits(condition, device, uids.get) for device in devices]
 
 

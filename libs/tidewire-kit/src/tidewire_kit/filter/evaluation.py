@@ -67,22 +67,22 @@ Test = Callable[[Described], bool]
 
 def admits(condition: c.Condition | None, device: Described, uid_of: Callable[[str], Uid | None]) -> bool:
     """Whether the condition is true of one device. `uid_of`: uid of a device id in the same tenant."""
-    return test_for(condition, uid_of)(device)
+    return predicate_of(condition, uid_of)(device)
 
 
-def test_for(condition: c.Condition | None, uid_of: Callable[[str], Uid | None]) -> Test:
+def predicate_of(condition: c.Condition | None, uid_of: Callable[[str], Uid | None]) -> Test:
     """The condition as a function of a device, for many of them; `uid_of`, as in `admits`, is asked here and now."""
     match condition:
         case None:
             return lambda device: True
         case c.And(operands):
-            tests = [test_for(operand, uid_of) for operand in operands]
+            tests = [predicate_of(operand, uid_of) for operand in operands]
             return lambda device: all(test(device) for test in tests)
         case c.Or(operands):
-            tests = [test_for(operand, uid_of) for operand in operands]
+            tests = [predicate_of(operand, uid_of) for operand in operands]
             return lambda device: any(test(device) for test in tests)
         case c.Not(operand):
-            inner = test_for(operand, uid_of)
+            inner = predicate_of(operand, uid_of)
             return lambda device: not inner(device)
         case c.TextIs(field, op, value):
             compare, text = _COMPARE[op], _text(field)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tidewire_kit.directory import DeviceTable, Directory, TenantView
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from tidewire_kit.filter import Condition, parse
-from tidewire_kit.filter.evaluation import test_for
+from tidewire_kit.filter.evaluation import predicate_of
 from tidewire_kit.ids import TenantId, Uid, device_name
 
 _INLINE_DEVICES = 2_000
@@ -142,7 +142,7 @@ def _select(table: DeviceTable, there: Mapping[str, int], condition: Condition |
             slot = there.get(device_id)
             return None if slot is None else Uid(table.uids[slot].tobytes())
 
-        test = test_for(condition, uid_of)
+        test = predicate_of(condition, uid_of)
         facts = table.facts
         ids = sorted(
             device_id

@@ -21,7 +21,7 @@ from itertools import product
 from typing import Any
 
 from tidewire_kit.filter import conditions as c
-from tidewire_kit.filter.evaluation import test_for
+from tidewire_kit.filter.evaluation import predicate_of
 from tidewire_kit.ids import TenantId, Uid
 from tidewire_registry.adapters.cassandra import rows
 from tidewire_registry.adapters.cassandra.reads import Reads
@@ -107,7 +107,7 @@ class Queries:
         if named:
             found = await self._reads.devices(tenant, sorted(named))
             uids = {device.id: device.uid for device in found.values()}
-        return test_for(condition, uids.get)
+        return predicate_of(condition, uids.get)
 
     async def _by_key(
         self, tenant: TenantId, condition: c.Condition | None, after: str
