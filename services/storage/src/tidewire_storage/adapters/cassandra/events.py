@@ -15,8 +15,10 @@ import xxhash
 
 from tidewire_kit.cassandra import CassandraSession, Consistency, Row
 from tidewire_kit.clock import Clock
-from tidewire_kit.events import Event
+from tidewire_kit.errors import TidewireError
+from tidewire_kit.events import Event, EventRecord
 from tidewire_kit.ids import TenantId
+from tidewire_kit.owner.events import RecordRefused
 from tidewire_storage.adapters.cassandra.tables import Tables, delete, gather_all, insert, select
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.ports import (
@@ -65,6 +67,9 @@ _DROP_BODY = delete("storage_event_bodies", _BODY_KEY)
 _DROP_ROW = delete("storage_events", _KEY)
 _DROP_PARTITION = delete("storage_events", _PARTITION)
 _DROP_DAY = delete("storage_event_days", _PARTITION)
+
+_REFUSED = (TidewireError, TypeError, ValueError, OverflowError, struct.error)
+"""What a value raises that the driver cannot bind or the server does not accept; other TidewireErrors are trouble."""
 
 OpenSession = Callable[[], Awaitable[CassandraSession]]
 Unit = tuple[int, int]
@@ -126,14 +131,34 @@ class CassandraEventStore:
         if found != flush.expected_offset:
             raise ProgressMoved(flush.place, flush.expected_offset, found)
         account = EventAccount(accepted=flush.dead_lettered, dead_lettered=flush.dead_lettered)
-        await self._write(self._fresh(flush, account), account)
+        try:
+            await self._write(self._fresh(flush.records, flush.place, account), account)
+        except _REFUSED as error:
+            await self._find_refused(flush, error)
+            raise
         await self._move(flush, head, account)
         return account
 
-    def _fresh(self, flush: EventFlush, account: EventAccount) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-        """Key → facts of the flush's events, each identity once."""
+    async def _find_refused(self, flush: EventFlush, error: Exception) -> None:
+        """Raises RecordRefused for the record that cannot be written. The rows of the others are those that the next
+        try writes."""
+        if isinstance(error, TidewireError) and error.reason != "INTERNAL":
+            return
+        for item in flush.records:
+            account = EventAccount()
+            try:
+                await self._write(self._fresh([item], flush.place, account), account)
+            except _REFUSED as found:
+                if not isinstance(found, TidewireError) or found.reason == "INTERNAL":
+                    raise RecordRefused(item[0], f"{type(found).__name__}: {found}") from found
+                raise
+
+    def _fresh(
+        self, records: Sequence[tuple[int, EventRecord]], place: TopicPartitionKey, account: EventAccount
+    ) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+        """Key → facts of the records' events, each identity once."""
         rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-        for offset, record in flush.records:
+        for offset, record in records:
             account.accepted += len(record.events)
             for position, event in enumerate(record.events):
                 if (
@@ -146,9 +171,7 @@ class CassandraEventStore:
                 if key in rows:
                     account.duplicate += 1
                     continue
-                source = flush.place.incarnation + struct.pack(
-                    "<IQI", flush.place.partition, offset, position
-                )
+                source = place.incarnation + struct.pack("<IQI", place.partition, offset, position)
                 rows[key] = (
                     event.type, event.severity, event.content_type, record.received_us, source,
                     len(event.body), event.body,
