@@ -112,7 +112,7 @@ async def test_what_was_acknowledged_is_listed_once_whatever_is_killed(data_dir:
                         now = [len(publisher.acknowledged) for publisher in publishers]
                         return all(a < b for a, b in zip(before, now, strict=True))
 
-                    await until(both, f"both processes of {service} are there", 60)
+                    await until(both, f"both processes of {service} are there before kill {number}", 120)
                     await until(progress, "events are acknowledged", 60)
                     await asyncio.sleep(rng.uniform(0.0, 0.3))
                     up.kill_pid(rng.choice(up.endpoints(service)).pid)

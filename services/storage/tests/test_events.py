@@ -26,7 +26,7 @@ from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.store_events import StoreEvents
 from tidewire_storage.consumer import EVENTS_GROUP, event_owner
-from tidewire_storage.ports import EventAccount, EventFilter, EventFlush, EventKey
+from tidewire_storage.ports import EventAccount, EventFilter, EventFlush, EventKey, ProgressMoved
 from tidewire_testkit.directory import World
 from tidewire_testkit.polling import until
 
@@ -54,6 +54,8 @@ class Troubled(EmbeddedEventStore):
         when = self.failures.pop(0) if self.failures else ""
         if when == "before":
             raise ConnectionError("nothing was written")
+        if when == "moved":
+            raise ProgressMoved(flush.place, flush.expected_offset, None)
         account = await super().commit(flush)
         if when == "after":
             raise ConnectionError("the answer was lost")
@@ -260,6 +262,17 @@ async def test_a_record_that_the_store_refuses_is_tried_three_times_and_set_asid
     assert rig.store.refusals == 3
     assert rig.owner is not None
     assert rig.owner.check() is None
+
+
+async def test_a_partition_that_moves_is_no_failure(rig: Rig) -> None:
+    tenant, device = TenantId(new_uid()), bytes(new_uid())
+    rig.store.failures += ["moved", "moved"]
+    await rig.writer.write(_record(tenant, device))
+    await rig.settled()
+    assert rig.store.failures == []
+    assert rig.owner is not None
+    assert (rig.owner.stats.failures, rig.owner.check()) == (0, None)
+    assert len(await rig.store.page(tenant, ALL, None, 10, 1 << 30)) == 1
 
 
 async def test_too_many_refused_records_stop_the_consumer_and_none_is_lost(rig: Rig) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tidewire_kit.clock import Clock
+from tidewire_kit.errors import FailedPrecondition
 from tidewire_kit.events import EventRecord, claimed_events, decode_events
 from tidewire_kit.ids import partition_of
 from tidewire_kit.lasting import ended
@@ -20,7 +21,7 @@ from tidewire_kit.observability import traces
 from tidewire_kit.observability.logs import get_logger
 from tidewire_kit.observability.messaging import ProcessSpans
 from tidewire_kit.owner.dead_letters import DeadLetters
-from tidewire_kit.owner.owner import TRIES, OwnerSettings, OwnerStats
+from tidewire_kit.owner.owner import MOST_MOVES, MOVED, TRIES, OwnerSettings, OwnerStats
 from tidewire_kit.owner.poison import PoisonGuard
 
 logger = get_logger(__name__)
@@ -87,6 +88,7 @@ class EventOwner:
         self._stale = False
         self._uncommitted: dict[TopicPartition, int] = {}
         """What is stored and perhaps not committed: a commit may have failed after its effect was durable."""
+        self._moves = 0
         self._error: str | None = None
         self._stopped_until: float | None = None
         self._stopped_why = ""
@@ -137,6 +139,7 @@ class EventOwner:
                     self._consumer = await self._log.consume(self._group, [self._topic], self)
                 await self._cycle(self._consumer)
                 self._error = None
+                self._moves = 0
                 delay = self._settings.first_retry_seconds
             except Exception as error:  # noqa: BLE001 - a consumer that ends is an outage nobody sees
                 self._note_failure(error)
@@ -274,6 +277,11 @@ class EventOwner:
         if self._spans is not None:
             self._spans.abandon("the owner starts over")
         message = f"{type(error).__name__}: {error}"
+        if isinstance(error, FailedPrecondition) and error.reason in MOVED and self._moves < MOST_MOVES:
+            # Rebalances bring it: the next polls tell who owns what, and progress is stored with its effect.
+            self._moves += 1
+            logger.warning("owner_moved", group=self._group, error=message)
+            return
         if message != self._error:
             # Without the traceback: its frames hold events, and payloads do not belong in logs.
             logger.error("owner_failed", group=self._group, error=message)
