@@ -3,12 +3,18 @@
 import re
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tidewire_platform.kube.images import images_of
+from tidewire_storage.settings import Settings
+
+CHART = Path(__file__).parents[2] / "charts" / "tidewire"
+STATEMENT_BYTES = 320 << 20
+"""What the process of a statement takes beside the memory that it may use: libraries, and buffers."""
 
 ALLOWED_VOLUMES = {
     "configMap",
@@ -287,3 +293,21 @@ def test_commands_of_pods_exist(manifests: list[Manifest], objects: Any) -> None
                 assert not option.startswith("--") or f"`{option}`" in page, (
                     f"tidewire {words} has no {option}"
                 )
+
+
+def test_memory_limits_hold_the_statements_of_sql_that_may_run_at_once() -> None:
+    """A pod that is short of memory may die as a whole, so the default limits have room for all of them."""
+    limits = Settings()
+    statements = limits.sql_statements * (limits.sql_memory_bytes + STATEMENT_BYTES)
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def limit(*path: str) -> int:
+        block = values
+        for name in path:
+            block = block[name]
+        text = block["resources"]["limits"]["memory"]
+        return int(text.removesuffix("Gi")) << 30
+
+    assert limit("storage") >= (768 << 20) + statements
+    ingestion = limit("ingestion")
+    assert limit("embedded") >= (768 << 20) + ingestion + statements

@@ -91,3 +91,34 @@ async def test_no_process_of_a_statement_is_left(data_dir: Path, tmp_path: Path)
                 command.kill()
             await command.wait()
         await up.wait_serving()
+
+
+async def test_a_platform_that_stops_leaves_no_statement(data_dir: Path, tmp_path: Path) -> None:
+    """In the middle of one, whose caller is told; and readiness stays while it runs."""
+    environ = {"TIDEWIRE_STORAGE_SQL_SECONDS": "600", "TIDEWIRE_DRAIN_SECONDS": "2"}
+    found: list[int] = []
+    async with running(data_dir, environ=environ) as up:
+        token_file = tmp_path / "token"
+        token_file.write_text((await up.create_tenant("sql")).token)
+        command = await asyncio.create_subprocess_exec(
+            *up.command_line("sql", ENDLESS, "--token-file", str(token_file), "--tenant", "sql"),
+            env=up.environ,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        storage = [endpoint.pid for endpoint in up.endpoints("storage")]
+
+        async def begun() -> bool:
+            found[:] = [pid for parent in storage for pid in statements(parent)]
+            return bool(found)
+
+        await until(begun, "the statement runs")
+        assert await up.is_serving(up.address("storage"))
+
+    async def gone() -> bool:
+        return not any(alive(pid) for pid in found)
+
+    await until(gone, "its process has ended")
+    async with asyncio.timeout(60):
+        assert await command.wait() != 0

@@ -366,3 +366,37 @@ def test_help_and_completion_do_not_wait_for_heavy_libraries():
     code = f"import sys, tidewire_cli.main; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_with_json_a_failure_is_an_object_on_standard_error(online, tidewire, monkeypatch):
+    result = online("device", "get", "nope", "--output", "json")
+    assert result.stdout == ""
+    assert json.loads(result.stderr) == {
+        "reason": "NOT_FOUND",
+        "message": "tenants/demo/devices/nope does not exist",
+        "exit_code": 4,
+    }
+    assert result.exit_code == 4
+    monkeypatch.setenv("TIDEWIRE_TOKEN", "x")
+    monkeypatch.setattr("tidewire_cli.session.RETRY_SECONDS", 0.0)
+    result = tidewire("device", "list", "--endpoint", "127.0.0.1:1", "--tenant", "demo", "--output", "json")
+    told = json.loads(result.stderr)
+    assert (result.exit_code, told["exit_code"]) == (3, 3)
+    assert told["message"].startswith("cannot reach registry")
+    missing = online("import", "none.csv", "--output", "json")
+    assert json.loads(missing.stderr)["exit_code"] == missing.exit_code == 2
+
+
+def test_a_value_beyond_all_numbers_is_told_from_what_is_none(online):
+    for text, why in (("1e400", "is not finite"), ("-inf", "is not finite"), ("lots", "is not a number")):
+        result = online("publish", "d-1", f"x={text}")
+        assert result.exit_code == 2
+        assert why in result.stderr
+
+
+def test_without_a_cluster_one_sentence_says_so(tidewire, monkeypatch, tmp_path):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    result = tidewire("k8s", "check")
+    assert result.exit_code == 2, result.output
+    assert ".;" not in result.stderr
+    assert "set KUBECONFIG" in result.stderr

@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tidewire.events.v1.dead_letter_pb2 import DeadLetter
 from tidewire_kit import topics
 from tidewire_kit.clock import SystemClock
-from tidewire_kit.events import Event, EventRecord, EventWriter
-from tidewire_kit.ids import TenantId, new_uid
+from tidewire_kit.events import Event, EventRecord, EventWriter, encode_events
+from tidewire_kit.ids import TenantId, new_uid, partition_of
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
 from tidewire_kit.log.port import Outgoing
 from tidewire_kit.owner import OwnerSettings
-from tidewire_kit.owner.events import EventOwner
+from tidewire_kit.owner.events import EventOwner, RecordRefused
+from tidewire_kit.owner.poison import POISON_LEAST
 from tidewire_storage.adapters.embedded import EmbeddedEventStore
 from tidewire_storage.application.event_housekeeping import EventHousekeeping
 from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.store_events import StoreEvents
 from tidewire_storage.consumer import EVENTS_GROUP, event_owner
-from tidewire_storage.ports import EventAccount, EventFilter, EventFlush, EventKey
+from tidewire_storage.ports import EventAccount, EventFilter, EventFlush, EventKey, ProgressMoved
 from tidewire_testkit.directory import World
 from tidewire_testkit.polling import until
 
@@ -40,11 +42,20 @@ class Troubled(EmbeddedEventStore):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.failures: list[str] = []
+        self.unstorable = ""
+        """Id of an event that the store refuses to keep."""
+        self.refusals = 0
 
     async def commit(self, flush: EventFlush) -> EventAccount:
+        for offset, record in flush.records:
+            if any(event.event_id == self.unstorable for event in record.events):
+                self.refusals += 1
+                raise RecordRefused(offset, "no column holds it")
         when = self.failures.pop(0) if self.failures else ""
         if when == "before":
             raise ConnectionError("nothing was written")
+        if when == "moved":
+            raise ProgressMoved(flush.place, flush.expected_offset, None)
         account = await super().commit(flush)
         if when == "after":
             raise ConnectionError("the answer was lost")
@@ -184,6 +195,113 @@ async def test_a_record_that_cannot_be_read_is_set_aside_and_the_others_stored(r
     assert account.difference == 0
     letters = await rig.log.read(topics.DEAD_LETTER, 0, 0)
     assert len(letters) == PARTITIONS
+
+
+def _record(tenant: TenantId, device: bytes, event_id: str = "one", **fields: object) -> EventRecord:
+    facts: dict[str, Any] = {"time_us": T0, "type": "t", "severity": 9, "content_type": "", "body": b""}
+    event = Event(device, event_id=event_id, **(facts | fields))
+    return EventRecord(tenant, bytes(16), bytes(16), T0, [event])
+
+
+async def test_records_that_no_store_could_keep_are_set_aside_each_with_its_reason(rig: Rig) -> None:
+    tenant, device = TenantId(new_uid()), bytes(new_uid())
+    place = partition_of(tenant, device, PARTITIONS)
+    elsewhere = next(
+        uid
+        for uid in (TenantId(new_uid()) for _ in range(1_000))
+        if partition_of(uid, device, PARTITIONS) != place
+    )
+    bad = [
+        (_record(elsewhere, device), "another partition"),
+        (_record(tenant, device, body=b"x" * ((256 << 10) + 1)), "body is too large"),
+        (_record(tenant, device, "x" * 64), "event_id is too large"),
+        (_record(tenant, device, type="x" * 64), "type is too large"),
+        (_record(tenant, device, content_type="x" * 128), "content_type is too large"),
+        (_record(tenant, device, severity=1 << 31), "severity is too large"),
+        (_record(tenant, device, time_us=1 << 62), "before the year 1970"),
+        (_record(tenant, device, time_us=-1), "before the year 1970"),
+    ]
+    for record, _ in bad:
+        (value,) = encode_events(record)
+        await rig.log.produce(topics.EVENTS, [Outgoing(place, b"", [value])])
+    await rig.writer.write(_record(tenant, device, "good"))
+    await rig.settled()
+    assert [item.event.event_id for item in await rig.store.page(tenant, ALL, None, 10, 1 << 30)] == ["good"]
+    account = await rig.store.account()
+    assert (account.accepted, account.stored, account.dead_lettered) == (len(bad) + 1, 1, len(bad))
+    assert account.difference == 0
+    letters = [
+        DeadLetter.FromString(bytes(item.value))
+        for number in range(rig.log.partitions(topics.DEAD_LETTER))
+        for item in await rig.log.read(topics.DEAD_LETTER, number, 0)
+    ]
+    letters.sort(key=lambda letter: letter.source_offset)
+    assert [letter.reason for letter in letters] == ["MALFORMED"] * len(bad)
+    for letter, (_, why) in zip(letters, bad, strict=True):
+        assert why in letter.message
+        assert letter.payload
+
+
+async def test_a_record_that_the_store_refuses_is_tried_three_times_and_set_aside(rig: Rig) -> None:
+    tenant, device = TenantId(new_uid()), bytes(new_uid())
+    rig.store.unstorable = "bad"
+    for name in ("first", "bad", "last"):
+        await rig.writer.write(_record(tenant, device, name))
+    await rig.settled()
+    found = await rig.store.page(tenant, ALL, None, 10, 1 << 30)
+    assert {item.event.event_id for item in found} == {"first", "last"}
+    account = await rig.store.account()
+    assert (account.accepted, account.stored, account.dead_lettered) == (3, 2, 1)
+    assert account.difference == 0
+    (letter,) = [
+        DeadLetter.FromString(bytes(item.value))
+        for number in range(rig.log.partitions(topics.DEAD_LETTER))
+        for item in await rig.log.read(topics.DEAD_LETTER, number, 0)
+    ]
+    assert (letter.reason, "no column holds it" in letter.message) == ("PROCESSING_FAILED", True)
+    assert rig.store.refusals == 3
+    assert rig.owner is not None
+    assert rig.owner.check() is None
+
+
+async def test_a_partition_that_moves_is_no_failure(rig: Rig) -> None:
+    tenant, device = TenantId(new_uid()), bytes(new_uid())
+    rig.store.failures += ["moved", "moved"]
+    await rig.writer.write(_record(tenant, device))
+    await rig.settled()
+    assert rig.store.failures == []
+    assert rig.owner is not None
+    assert (rig.owner.stats.failures, rig.owner.check()) == (0, None)
+    assert len(await rig.store.page(tenant, ALL, None, 10, 1 << 30)) == 1
+
+
+async def test_too_many_refused_records_stop_the_consumer_and_none_is_lost(rig: Rig) -> None:
+    """Nothing behind the record that stops it has counted, and the next try goes on there."""
+    tenant, device = TenantId(new_uid()), bytes(new_uid())
+    rig.store.unstorable = "bad"
+    for _ in range(POISON_LEAST + 3):
+        await rig.writer.write(_record(tenant, device, "bad"))
+    await rig.writer.write(_record(tenant, device, "good"))
+    owner = rig.owner
+    assert owner is not None
+
+    async def stopped() -> bool:
+        return "stopped" in (owner.check() or "")
+
+    await until(stopped, seconds=30)
+
+    async def counted() -> bool:
+        account = await rig.store.account()
+        return (account.accepted, account.dead_lettered) == (POISON_LEAST - 1, POISON_LEAST - 1)
+
+    await until(counted, seconds=30)
+    assert await rig.store.page(tenant, ALL, None, 10, 1 << 30) == []
+    await rig.stop()
+    await rig.start()
+    await rig.settled()
+    account = await rig.store.account()
+    assert (account.accepted, account.stored) == (POISON_LEAST + 4, 2)
+    assert account.difference == 0
 
 
 async def test_pages_by_token_hide_nothing_and_deletion_reaches_the_file(rig: Rig) -> None:

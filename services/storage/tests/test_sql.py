@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -21,7 +22,7 @@ from tidewire_storage.adapters import sql_process
 from tidewire_storage.adapters.sql_process import ChildProcess
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.names import Names
-from tidewire_storage.application.run_sql import RunSql, SqlLimits
+from tidewire_storage.application.run_sql import ProcessEnded, RunSql, SqlLimits
 from tidewire_storage.application.sql_tables import ScanBounds, SqlTables
 from tidewire_storage.sqlbox.bounds import Bounds, bounds_of
 from tidewire_storage.sqlbox.child import database
@@ -99,6 +100,12 @@ class Sql:
         run = self.use(limits).run(self.acme.uid, statement)
         data = b"".join([part async for part in run])
         return pa.ipc.open_stream(io.BytesIO(data)).read_all()
+
+    async def table_of(self, run_sql: RunSql, statement: str) -> list[tuple[Any, ...]]:
+        """Rows by a use case that has run others."""
+        data = b"".join([part async for part in run_sql.run(self.acme.uid, statement)])
+        table = pa.ipc.open_stream(io.BytesIO(data)).read_all()
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     async def rows(self, statement: str) -> list[tuple[Any, ...]]:
         table = await self.table(statement)
@@ -226,6 +233,20 @@ REFUSED = (
     "SELECT * FROM read_csv('/etc/passwd')",
     "SELECT (SELECT count(*) FROM read_text('/etc/passwd'))",
     "SELECT * FROM glob('*')",
+    "SELECT * FROM read_blob('/proc/self/environ')",
+    "FROM '/proc/self/maps'",
+    "SELECT * FROM read_parquet('https://example.com/x.parquet')",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "LOAD '/tmp/x.duckdb_extension'",
+    "CREATE OR REPLACE TEMP MACRO readings() AS TABLE SELECT 1",
+    "CREATE SECRET s (TYPE S3)",
+    "USE other",
+    "SELECT 1; ATTACH '/tmp/x.db'",
+    "PREPARE p AS SELECT 1; EXECUTE p",
+    "EXPLAIN ANALYZE SELECT 1; SELECT 2",
+    "CHECKPOINT",
+    "VACUUM",
+    "SET VARIABLE x = 1",
     "FROM '/etc/passwd'",
     "FROM duckdb_settings()",
     "SELECT * FROM duckdb_secrets()",
@@ -260,8 +281,6 @@ REFUSED = (
 
 async def test_whatever_is_not_a_select_over_the_tables_is_refused(sql: Sql) -> None:
     """By the check alone, in this process, as each would cost the start of a process; the walls are tested below."""
-    import duckdb
-
     from tidewire_storage.sqlbox.statement import Refused, checked
 
     connection = duckdb.connect(":memory:")
@@ -275,6 +294,74 @@ async def test_whatever_is_not_a_select_over_the_tables_is_refused(sql: Sql) -> 
     assert (error.reason, error.grpc_code) == ("SQL_REFUSED", "INVALID_ARGUMENT")
     assert "getenv" in error.message
     assert sql.scans == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_blob('/proc/self/environ')",
+        "SELECT * FROM glob('/*')",
+        "FROM '/etc/passwd'",
+        "SELECT * FROM read_parquet('https://example.com/x.parquet')",
+        "ATTACH '/tmp/tidewire-x.db'",
+        "COPY (SELECT 1) TO '/tmp/tidewire-x.csv'",
+        "EXPORT DATABASE '/tmp/tidewire-x'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SET threads = 4",
+        "PRAGMA memory_limit = '10GB'",
+        "SET memory_limit = '10GB'",
+        "SET lock_configuration = false",
+    ],
+)
+def test_what_the_check_would_let_through_the_engine_refuses(statement: str) -> None:
+    """The second wall: DuckDB as the process sets it up, without the check in front of it."""
+    connection, _ = database(None, 64 << 20)  # type: ignore[arg-type] # nothing is scanned
+    with pytest.raises(duckdb.Error):
+        connection.execute(statement).fetchall()
+    connection.close()
+
+
+async def test_a_caller_who_stops_reading_keeps_neither_the_process_nor_the_place(sql: Sql) -> None:
+    for seconds in (2.0, 8.0, 40.0):  # the first whose part comes in time
+        run_sql = sql.use(replace(LIMITS, seconds=seconds, statements_per_tenant=1))
+        async with aclosing(run_sql.run(sql.acme.uid, "SELECT * FROM range(900000)")) as parts:
+            try:
+                assert await anext(parts)
+            except InvalidArgument:
+                continue
+            await until(sql.none_left, seconds=seconds + 20)
+            assert await sql.table_of(run_sql, "SELECT 1 AS a") == [(1,)]
+            return
+    pytest.fail("no statement began within 40 s")
+
+
+async def test_a_process_that_cannot_be_started_is_told(sql: Sql) -> None:
+    async def none(limits: SqlLimits) -> ChildProcess:
+        raise ProcessEnded("it could not be started: no more processes")
+
+    names = Names(sql.rig.world.directory)
+    run_sql = RunSql(names, SqlTables.__new__(SqlTables), none, LIMITS, lambda *seen: None)
+    for _ in range(3):  # nothing stays counted
+        with pytest.raises(Unavailable) as caught:
+            _ = [part async for part in run_sql.run(sql.acme.uid, "SELECT 1")]
+        assert caught.value.reason == "SQL_PROCESS_ENDED"
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [("container", "42"), ("no-filters", "SQL_UNSUPPORTED"), ("no-limits", "SQL_UNSUPPORTED")],
+)
+async def test_it_runs_as_in_a_pod_and_never_without_its_walls(mode: str, told: str) -> None:
+    """No capability, no new privileges and the runtime's filter of calls; and kernels that refuse ours."""
+    script = Path(__file__).with_name("sql_in_a_container.py")
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(script), mode), stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await child.communicate()
+    assert output.decode().split() == [told]
 
 
 async def test_no_other_tenant_is_there(sql: Sql) -> None:
@@ -302,6 +389,12 @@ async def test_limits_name_the_remedy(
     assert error.reason == reason
     assert f"TIDEWIRE_STORAGE_{remedy}" in error.message
     assert sql.outcomes[-1][0] == reason
+
+
+async def test_a_string_of_10_gb_is_refused(sql: Sql) -> None:
+    """By the engine, which knows no string of that size, or by its memory."""
+    error = await sql.refused("SELECT repeat(repeat('x', 100000), 100000)")
+    assert error.reason in ("SQL_INVALID", "SQL_MEMORY")
 
 
 async def test_an_endless_statement_is_ended(sql: Sql) -> None:

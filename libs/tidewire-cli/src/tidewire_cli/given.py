@@ -67,9 +67,11 @@ def parse_number(text: str, option: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = math.nan
+        raise InvalidArgument(f"{option}: '{text}' is not a number", field=option) from None
     if not math.isfinite(number):
-        raise InvalidArgument(f"{option}: '{text}' is not a number", field=option)
+        raise InvalidArgument(
+            f"{option}: '{text}' is not finite; leave out what was not measured", field=option
+        )
     return number
 
 

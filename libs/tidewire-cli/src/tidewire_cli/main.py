@@ -34,7 +34,8 @@ _HELP = """Tidewire: telemetry of devices, taken in, kept and queried.
 
 Start a platform here with `tidewire up` (in the distribution `tidewire`), or name one with `tidewire context create`.
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 nobody could be reached, 4 the platform refused.
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 nobody could be reached, 4 the platform refused. With --output
+json a failure is an object on standard error: reason, message, exit_code.
 """
 
 

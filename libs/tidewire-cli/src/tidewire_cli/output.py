@@ -67,6 +67,14 @@ class Output:
         """Something people must see; on standard error."""
         print(text, file=sys.stderr)
 
+    def error(self, reason: str, message: str, exit_code: int, line: str = "") -> None:
+        """Why the command fails, on standard error: `line` (else `Error: reason: message`), or with JSON an object."""
+        if self.format is Format.JSON:
+            told = {"reason": reason, "message": message, "exit_code": exit_code}
+            print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
+        else:
+            print(line or f"Error: {reason}: {message}", file=sys.stderr)
+
     def text(self, text: str) -> None:
         """A line of the answer, with tables."""
         if self.for_people:

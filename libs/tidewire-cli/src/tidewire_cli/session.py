@@ -5,6 +5,7 @@ share, so that they may stand behind the verb, where people write them.
 """
 
 import asyncio
+import errno
 import functools
 import inspect
 import os
@@ -319,7 +320,7 @@ def run(session: Session, work: Callable[[Session], Awaitable[None]]) -> int:
         return asyncio.run(inside())
     except TidewireError as error:
         caught: BaseException = error
-        text, code = error_line(error), exit_code_of(error)
+        reason, text, code = error.reason, error_line(error), exit_code_of(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -327,13 +328,11 @@ def run(session: Session, work: Callable[[Session], Awaitable[None]]) -> int:
         return DONE
     except OSError as error:
         caught = error
-        text, code = (
-            ": ".join(str(part) for part in (error.filename, error.strerror or error) if part),
-            FAILED,
-        )
+        text = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        reason, code = errno.errorcode.get(error.errno or 0, "OS_ERROR"), FAILED
     if session.options.verbose:
         traceback.print_exception(caught)
-    print(f"Error: {text}", file=sys.stderr)
+    session.out.error(reason, text, code, f"Error: {text}")
     return code
 
 

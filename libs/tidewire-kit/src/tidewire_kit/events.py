@@ -6,7 +6,7 @@ readings, so this is plain messages, one object an event.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from google.protobuf.message import DecodeError
@@ -15,6 +15,7 @@ from tidewire.events.v1.event_record_pb2 import EventEntry
 from tidewire.events.v1.event_record_pb2 import EventRecord as EventRecordMessage
 from tidewire_kit.ids import UID_BYTES, TenantId, partition_of
 from tidewire_kit.log.port import Buffer, MessageLog, Outgoing
+from tidewire_kit.observability import messaging, traces
 
 MOST_BODY_BYTES = 256 << 10
 """Largest body of an event: 256 KiB."""
@@ -22,6 +23,13 @@ _RECORD_BYTES = 900_000
 """Where a record ends: below the log's `MAX_RECORD_BYTES` with room for what is not counted."""
 _ENTRY_BYTES = 64
 """About what an entry takes beside its texts and its body."""
+_MOST_NAME = 63
+"""Characters of an id or a type."""
+_MOST_CONTENT_TYPE = 127
+_MOST_SEVERITY = 24
+"""OpenTelemetry's last."""
+_END_US = 253_402_300_800_000_000
+"""The year 10000, which no timestamp of the API can say."""
 
 
 class Severity(IntEnum):
@@ -132,8 +140,7 @@ def decode_events(value: Buffer) -> EventRecord:
         raise ValueError("an EventRecord without tenant or events")
     events = []
     for entry in message.events:
-        if len(entry.device_uid) != UID_BYTES or not entry.event_id or not entry.type:
-            raise ValueError("an event without device, id or type")
+        _check(entry)
         events.append(
             Event(
                 entry.device_uid,
@@ -154,6 +161,23 @@ def decode_events(value: Buffer) -> EventRecord:
     )
 
 
+def _check(entry: EventEntry) -> None:
+    """ValueError unless every store can keep the event, and the API can show it."""
+    if len(entry.device_uid) != UID_BYTES or not entry.event_id or not entry.type:
+        raise ValueError("an event without device, id or type")
+    for name, size, most in (
+        ("event_id", len(entry.event_id), _MOST_NAME),
+        ("type", len(entry.type), _MOST_NAME),
+        ("content_type", len(entry.content_type), _MOST_CONTENT_TYPE),
+        ("severity", entry.severity, _MOST_SEVERITY),
+        ("body", len(entry.body), MOST_BODY_BYTES),
+    ):
+        if size > most:
+            raise ValueError(f"an event whose {name} is too large: {size}; at most {most}")
+    if not 0 <= entry.time_unix_us < _END_US:
+        raise ValueError("an event before the year 1970 or after 9999")
+
+
 def claimed_events(value: Buffer) -> int:
     """Events that a record which cannot be processed says it carries; 1 when that cannot be read."""
     try:
@@ -168,6 +192,7 @@ class EventWriter:
     def __init__(self, log: MessageLog, topic: str) -> None:
         self._log = log
         self._topic = topic
+        self._tracing = traces.exporting()
 
     async def write(self, record: EventRecord) -> None:
         """Returns when all events of a batch, of whatever devices, are durable: by one commit of the log.
@@ -179,7 +204,21 @@ class EventWriter:
         for event in record.events:
             number = partition_of(record.tenant, event.device_uid, partitions)
             by_partition.setdefault(number, []).append(event)
-        await self._log.produce(self._topic, [*self._outgoing(record, by_partition)])
+        outgoing = [*self._outgoing(record, by_partition)]
+        context = messaging.current() if self._tracing else None
+        if context is None:
+            await self._log.produce(self._topic, outgoing)
+            return
+        span = messaging.SendSpan(self._topic, [context], len(outgoing))
+        failure: Exception | None = None
+        try:
+            traced = [replace(one, headers=span.headers) for one in outgoing]
+            await self._log.produce(self._topic, traced)
+        except Exception as error:
+            failure = error
+            raise
+        finally:
+            span.end(failure)
 
     def _outgoing(self, record: EventRecord, by_partition: dict[int, list[Event]]) -> Iterator[Outgoing]:
         for number, events in by_partition.items():

@@ -428,7 +428,8 @@ class EventStore(Protocol):
 
     async def commit(self, flush: EventFlush) -> EventAccount:
         """Makes a flush durable; returns what became of its events. Raises ProgressMoved, StoreFull (nothing was
-        written), Unavailable (unknown: ask `progress`). Nothing is counted twice, whatever was raised before."""
+        written), Unavailable (unknown: ask `progress`), and RecordRefused where it is one record that cannot be kept.
+        Nothing is counted twice, whatever was raised before."""
 
     async def page(
         self, tenant: TenantId, wanted: EventFilter, after: EventKey | None, limit: int, most_bytes: int

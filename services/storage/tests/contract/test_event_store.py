@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tidewire_kit.cassandra import CassandraSettings
 from tidewire_kit.clock import SystemClock
 from tidewire_kit.events import Event, EventRecord
 from tidewire_kit.ids import TenantId, new_uid
+from tidewire_kit.owner.events import RecordRefused
 from tidewire_storage.adapters.embedded import EmbeddedEventStore
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.ports import EventFilter, EventFlush, EventKey, EventStore, ProgressMoved, StoreFull
@@ -145,6 +147,28 @@ async def test_pages_follow_one_another_over_days_devices_and_equal_times(
         assert found == expected
 
 
+@pytest.mark.parametrize("devices", [1, 3, 12])
+async def test_pages_of_some_devices_follow_one_another(
+    store: EventStore, names: Names, devices: int
+) -> None:
+    """Few devices are read by device where the store can; equal times and ids of several are told apart."""
+    times = (T0, T0 + 1, T0 + DAY, T0 - 40 * DAY, T0 - 700 * DAY)
+    given = [event(device, at, name) for device in names.devices[:15] for at in times for name in ("a", "B")]
+    await store.commit(flush(names, None, *given))
+    wanted = replace(ALL, devices=frozenset(names.devices[:devices]))
+    expected = sorted(
+        (EventKey(e.time_us, e.device_uid, e.event_id) for e in given if e.device_uid in wanted.devices),
+        reverse=True,
+    )
+    assert await keys(store, names.a, wanted) == expected
+    for limit in (1, 7):
+        found: list[EventKey] = []
+        while page := await store.page(names.a, wanted, found[-1] if found else None, limit, BYTES):
+            assert len(page) == min(limit, len(expected) - len(found))
+            found += [item.key for item in page]
+        assert found == expected
+
+
 async def test_a_page_ends_when_it_is_large(store: EventStore, names: Names) -> None:
     given = [event(names.devices[0], T0 + number, body=b"x" * 5_000) for number in range(4)]
     await store.commit(flush(names, None, *given))
@@ -188,6 +212,8 @@ async def test_what_has_expired_goes(store: EventStore, names: Names) -> None:
     await store.commit(flush(names, 1, days[0], tenant=names.b))
     await store.expire(names.a, T0 // DAY * DAY + 2 * DAY)
     assert [key.time_us for key in await keys(store, names.a)] == [T0 + 3 * DAY, T0 + 2 * DAY]
+    of_device = replace(ALL, devices=frozenset(names.devices[:1]))
+    assert [key.time_us for key in await keys(store, names.a, of_device)] == [T0 + 3 * DAY, T0 + 2 * DAY]
     assert len(await keys(store, names.b)) == 1
     assert (await store.account()).difference == 0
 
@@ -203,6 +229,10 @@ async def test_deleted_devices_and_tenants_leave_and_do_not_come_back(
         await store.bury([names.b], [(names.a, gone)])
         assert [key.device_uid for key in await keys(store, names.a)] == [kept]
         assert await keys(store, names.b) == []
+        for device in (gone, kept):
+            alone = replace(ALL, devices=frozenset([device]))
+            assert {key.device_uid for key in await keys(store, names.a, alone)} == {device} - {gone}
+            assert await keys(store, names.b, alone) == []
     done = await store.commit(flush(names, 2, event(gone, name="late"), event(kept, name="late")))
     assert (done.stored, done.dropped) == (1, 1)
     done = await store.commit(flush(names, 3, event(kept), tenant=names.b))
@@ -227,3 +257,18 @@ async def test_a_full_disk_stores_nothing(tmp_path: Path, names: Names) -> None:
         assert len(await keys(store, names.a)) == 2
     finally:
         await store.close()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("backend", ["cassandra"], indirect=True)
+async def test_a_record_that_the_server_does_not_accept_is_named(store: EventStore, names: Names) -> None:
+    """Whatever it is: here a severity that is no 32-bit integer, and an id above the server's largest key."""
+    good = [(0, EventRecord(names.a, bytes(16), bytes(16), T0, [event(names.devices[0])]))]
+    for bad in (event(names.devices[1], severity=1 << 40), event(names.devices[1], name="x" * 70_000)):
+        record = EventRecord(names.a, bytes(16), bytes(16), T0, [bad])
+        with pytest.raises(RecordRefused) as caught:
+            await store.commit(EventFlush(names.place, None, 2, [*good, (1, record)], 0))
+        assert caught.value.offset == 1
+    assert await store.progress([names.place]) == {names.place: None}
+    done = await store.commit(EventFlush(names.place, None, 2, good, 1))
+    assert (done.accepted, done.stored, done.dead_lettered, done.difference) == (2, 1, 1, 0)

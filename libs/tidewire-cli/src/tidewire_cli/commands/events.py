@@ -88,7 +88,7 @@ async def publish(
     result = await AsyncEventClient(connection).publish([event])
     for refusal in result.refusals:
         remedy = "; --create does that" if refusal.reason == "DEVICE_UNKNOWN" and not create else ""
-        session.out.warn(f"Error: {refusal.reason}: {refusal.message}{remedy}")
+        session.out.error(refusal.reason, f"{refusal.message}{remedy}", REFUSED)
         session.exit_code = REFUSED
     session.out.data(
         {

@@ -63,7 +63,7 @@ async def publish(
     refusals = [refusal for result in results for refusal in result.refusals]
     for refusal in refusals:
         remedy = "; --create does that" if refusal.reason == "DEVICE_UNKNOWN" and not create else ""
-        session.out.warn(f"Error: {refusal.reason}: {refusal.message}{remedy}")
+        session.out.error(refusal.reason, f"{refusal.message}{remedy}", REFUSED)
     session.out.data(
         {
             "device": device,

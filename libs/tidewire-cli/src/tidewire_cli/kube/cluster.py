@@ -84,8 +84,9 @@ def connect(context: str = "", namespace: str = "", environ: Mapping[str, str] |
         contexts, active = config.list_kube_config_contexts(config_file=file)
         config.load_kube_config(file, context=context or None, client_configuration=configuration)
     except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        why = str(error).strip().rstrip(".")
         raise InvalidArgument(
-            f"no Kubernetes cluster is known: {error}; set KUBECONFIG, or name a context that `kubectl config "
+            f"no Kubernetes cluster is known: {why}; set KUBECONFIG, or name a context that `kubectl config "
             "get-contexts` shows",
             field="kubernetes-context",
             reason="KUBERNETES_CONFIG",

@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tidewire_kit.clock import Clock
+from tidewire_kit.errors import FailedPrecondition
 from tidewire_kit.events import EventRecord, claimed_events, decode_events
+from tidewire_kit.ids import partition_of
 from tidewire_kit.lasting import ended
 from tidewire_kit.log.port import Consumer, LogRecord, MessageLog, TopicPartition
+from tidewire_kit.observability import traces
 from tidewire_kit.observability.logs import get_logger
+from tidewire_kit.observability.messaging import ProcessSpans
 from tidewire_kit.owner.dead_letters import DeadLetters
-from tidewire_kit.owner.owner import OwnerSettings, OwnerStats
+from tidewire_kit.owner.owner import MOST_MOVES, MOVED, TRIES, OwnerSettings, OwnerStats
 from tidewire_kit.owner.poison import PoisonGuard
 
 logger = get_logger(__name__)
@@ -36,6 +40,14 @@ class EventWork:
     """Events of records that were set aside."""
 
 
+class RecordRefused(Exception):
+    """A record cannot be processed, however often it is tried; nothing of the work it came with has counted."""
+
+    def __init__(self, offset: int, why: str) -> None:
+        super().__init__(why)
+        self.offset = offset
+
+
 class EventSink(Protocol):
     """Makes effects durable, each once: together with the progress, and under the events' identities."""
 
@@ -44,7 +56,8 @@ class EventSink(Protocol):
 
     async def apply(self, work: EventWork) -> None:
         """Makes the effect of the work durable, and that the partition stands at `next_offset`. Raises when that failed
-        or is not known; the owner then starts over from `load`."""
+        or is not known; the owner then starts over from `load`. RecordRefused when it is one record's fault:
+        that one is tried three times, then dead-lettered, and the others are applied without it."""
 
 
 class EventOwner:
@@ -75,9 +88,11 @@ class EventOwner:
         self._stale = False
         self._uncommitted: dict[TopicPartition, int] = {}
         """What is stored and perhaps not committed: a commit may have failed after its effect was durable."""
+        self._moves = 0
         self._error: str | None = None
         self._stopped_until: float | None = None
         self._stopped_why = ""
+        self._spans = ProcessSpans(group) if traces.exporting() else None
         self.stats = OwnerStats()
 
     async def start(self) -> None:
@@ -111,6 +126,8 @@ class EventOwner:
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """See `RebalanceHandler`. Nothing is held between two polls."""
+        if self._spans is not None:
+            self._spans.abandon("revoked")
 
     # Loop
 
@@ -122,6 +139,7 @@ class EventOwner:
                     self._consumer = await self._log.consume(self._group, [self._topic], self)
                 await self._cycle(self._consumer)
                 self._error = None
+                self._moves = 0
                 delay = self._settings.first_retry_seconds
             except Exception as error:  # noqa: BLE001 - a consumer that ends is an outage nobody sees
                 self._note_failure(error)
@@ -172,26 +190,82 @@ class EventOwner:
         self, consumer: Consumer, partition: TopicPartition, sources: Sequence[LogRecord]
     ) -> None:
         work = EventWork(partition, sources[0].offset)
+        aside: dict[int, int] = {}
         for source in sources:
+            if self._spans is not None:
+                self._spans.begin(source)
             try:
-                work.records.append((source.offset, decode_events(source.value)))
+                record = self._decoded(source)
             except ValueError as error:
-                if self._guard.would_trip():
-                    self._stop(str(error), source)
+                if not await self._set_aside(source, "MALFORMED", error):
                     break
-                await self._dead_letters.put(source, "MALFORMED", str(error), readings=0)
-                work.dead_lettered += claimed_events(source.value)
-                self._guard.failed()
-                self.stats.dead_letters += 1
+                aside[source.offset] = claimed_events(source.value)
             else:
+                work.records.append((source.offset, record))
                 self._guard.passed()
             work.next_offset = source.offset + 1
-            self.stats.records += 1
+        await self._apply(work, aside, {source.offset: source for source in sources})
         if work.next_offset > sources[0].offset:
-            await self._sink.apply(work)
+            if self._spans is not None:
+                self._spans.durable({partition: work.next_offset})
             await consumer.commit({partition: work.next_offset})
+        self.stats.records += sum(source.offset < work.next_offset for source in sources)
         if work.next_offset <= sources[-1].offset:
             consumer.seek(*partition, work.next_offset)
+
+    def _decoded(self, source: LogRecord) -> EventRecord:
+        record = decode_events(source.value)
+        partitions = self._log.partitions(self._topic)
+        for event in record.events:
+            if partition_of(record.tenant, event.device_uid, partitions) != source.partition:
+                raise ValueError("an event of a tenant or device that belongs into another partition")
+        return record
+
+    async def _apply(self, work: EventWork, aside: dict[int, int], sources: Mapping[int, LogRecord]) -> None:
+        """Applies what can be, and makes `work` end before the first record that can neither be applied nor set aside.
+
+        `aside`: offset → events of the records that were set aside.
+        """
+        tries = 0
+        while work.next_offset > min(sources):
+            work.dead_lettered = sum(aside[offset] for offset in aside if offset < work.next_offset)
+            try:
+                await self._sink.apply(work)
+            except RecordRefused as error:
+                events = {offset: len(record.events) for offset, record in work.records}.get(error.offset)
+                if events is None:
+                    raise  # the sink names a record that it was not given
+                tries += 1
+                if tries < TRIES:
+                    continue
+                tries = 0
+                if await self._set_aside(sources[error.offset], "PROCESSING_FAILED", error):
+                    aside[error.offset] = events
+                    work.records = [item for item in work.records if item[0] != error.offset]
+                else:
+                    work.next_offset = error.offset
+                    work.records = [item for item in work.records if item[0] < error.offset]
+            else:
+                return
+
+    async def _set_aside(self, source: LogRecord, reason: str, error: Exception) -> bool:
+        """Dead-letters a record; False when there were too many, and then the consumer stops for a while."""
+        if self._guard.would_trip():
+            self._stop(str(error), source)
+            return False
+        await self._dead_letters.put(source, reason, f"{type(error).__name__}: {error}", readings=0)
+        if self._spans is not None:
+            self._spans.failed(source, error)
+        self._guard.failed()
+        self.stats.dead_letters += 1
+        logger.warning(
+            "record_dead_lettered",
+            group=self._group,
+            partition=source.partition,
+            offset=source.offset,
+            reason=str(error),
+        )
+        return True
 
     def _stop(self, why: str, source: LogRecord) -> None:
         self._stopped_why = why
@@ -200,7 +274,14 @@ class EventOwner:
 
     def _note_failure(self, error: Exception) -> None:
         self._stale = True
+        if self._spans is not None:
+            self._spans.abandon("the owner starts over")
         message = f"{type(error).__name__}: {error}"
+        if isinstance(error, FailedPrecondition) and error.reason in MOVED and self._moves < MOST_MOVES:
+            # Rebalances bring it: the next polls tell who owns what, and progress is stored with its effect.
+            self._moves += 1
+            logger.warning("owner_moved", group=self._group, error=message)
+            return
         if message != self._error:
             # Without the traceback: its frames hold events, and payloads do not belong in logs.
             logger.error("owner_failed", group=self._group, error=message)

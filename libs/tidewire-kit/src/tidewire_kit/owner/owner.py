@@ -25,9 +25,9 @@ from tidewire_kit.telemetry.record import Record, decode_record
 
 logger = get_logger(__name__)
 
-_MOVED = frozenset({"NOT_OWNER", "PROGRESS_MOVED"})
+MOVED = frozenset({"NOT_OWNER", "PROGRESS_MOVED"})
 """Reasons by which log and processors say that a partition has another owner by now."""
-_MOST_MOVES = 10
+MOST_MOVES = 10
 """So many in a row are no rebalance any more."""
 
 TRIES = 3
@@ -335,7 +335,7 @@ class PartitionOwner:
     def _note_failure(self, error: Exception) -> None:
         message = f"{type(error).__name__}: {error}"
         self._stale = True
-        if isinstance(error, FailedPrecondition) and error.reason in _MOVED and self._moves < _MOST_MOVES:
+        if isinstance(error, FailedPrecondition) and error.reason in MOVED and self._moves < MOST_MOVES:
             # Rebalances bring it: the next polls tell who owns what, and progress is stored with its effect.
             self._moves += 1
             logger.warning("owner_moved", group=self._group, error=message)

@@ -75,7 +75,15 @@ class ChildProcess:
 
 
 async def launch(limits: SqlLimits) -> ChildProcess:
-    """Starts one, with nothing but its end of a socket: no environment, no other file."""
+    """Starts one, with nothing but its end of a socket: no environment, no other file. Raises ProcessEnded where that
+    cannot be: no more processes, memory or files."""
+    try:
+        return await _launch(limits)
+    except OSError as error:
+        raise ProcessEnded(f"it could not be started: {error}") from error
+
+
+async def _launch(limits: SqlLimits) -> ChildProcess:
     ours, theirs = socket.socketpair()
     try:
         asked = {"memory_bytes": limits.memory_bytes, "cpu_seconds": int(limits.seconds) + 5}

@@ -58,6 +58,7 @@ class SqlProcess(Protocol):
         """Ends it and waits until it is gone."""
 
 
+# Raises ProcessEnded when there can be none.
 Launch = Callable[[SqlLimits], Awaitable[SqlProcess]]
 Observe = Callable[[str, float, int], None]
 """Outcome (`ok`, `cancelled` or the reason), seconds, readings scanned."""
@@ -91,7 +92,17 @@ class RunSql:
         self._running[tenant] += 1
         loop = asyncio.get_running_loop()
         begun, outcome = loop.time(), "cancelled"
-        one = _Statement(self._tables, tenant, self._limits)
+        holds = True
+
+        def release() -> None:
+            nonlocal holds
+            if holds:
+                holds = False
+                self._running[tenant] -= 1
+                if not self._running[tenant]:
+                    del self._running[tenant]
+
+        one = _Statement(self._tables, tenant, self._limits, release)
         try:
             async with aclosing(one.run(self._launch, statement)) as parts:
                 async for part in parts:
@@ -101,9 +112,7 @@ class RunSql:
             outcome = error.reason
             raise
         finally:
-            self._running[tenant] -= 1
-            if not self._running[tenant]:
-                del self._running[tenant]
+            release()
             self._observe(outcome, loop.time() - begun, one.scanned)
 
     def _admit(self, tenant: TenantId) -> None:
@@ -129,7 +138,11 @@ class RunSql:
 class _Statement:
     """One run."""
 
-    def __init__(self, tables: SqlTables, tenant: TenantId, limits: SqlLimits) -> None:
+    def __init__(
+        self, tables: SqlTables, tenant: TenantId, limits: SqlLimits, on_late: Callable[[], None]
+    ) -> None:
+        """`on_late`: the time is up and the process killed, though a caller who reads nothing may not be told yet."""
+        self._on_late = on_late
         self._tables = tables
         self._tenant = tenant
         self._limits = limits
@@ -138,7 +151,10 @@ class _Statement:
         self.scanned = 0
 
     async def run(self, launch: Launch, statement: str) -> AsyncGenerator[bytes]:
-        process = await launch(self._limits)
+        try:
+            process = await launch(self._limits)
+        except ProcessEnded as error:
+            raise _ended(error) from error
         timer = asyncio.get_running_loop().call_later(self._limits.seconds, self._too_late, process)
         sent = 0
         try:
@@ -164,8 +180,7 @@ class _Statement:
                     f"took longer than {self._limits.seconds:g} s; narrow the time range, name devices and metrics, "
                     "or raise TIDEWIRE_STORAGE_SQL_SECONDS",
                 ) from error
-            why = f"the process of the statement ended ({error}); if it does so again, ask for less at once"
-            raise Unavailable("sql", why, reason="SQL_PROCESS_ENDED", retry_delay_seconds=1.0) from error
+            raise _ended(error) from error
         finally:
             timer.cancel()
             process.kill()
@@ -205,6 +220,7 @@ class _Statement:
     def _too_late(self, process: SqlProcess) -> None:
         self._late = True
         process.kill()
+        self._on_late()
 
     def _error(self, told: dict[str, Any]) -> TidewireError:
         message = str(told.get("message", ""))
@@ -233,6 +249,11 @@ class _Statement:
 
 def _beyond(reason: str, why: str) -> InvalidArgument:
     return InvalidArgument("statement", why, reason=reason)
+
+
+def _ended(error: ProcessEnded) -> Unavailable:
+    why = f"the process of the statement ended ({error}); if it does so again, ask for less at once"
+    return Unavailable("sql", why, reason="SQL_PROCESS_ENDED", retry_delay_seconds=1.0)
 
 
 def _question(payload: bytes) -> tuple[int, str, ScanBounds]:

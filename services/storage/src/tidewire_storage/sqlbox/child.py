@@ -170,9 +170,9 @@ class _Result(io.RawIOBase):
 
 def main() -> None:
     """The process."""
-    jail.die_with(int(sys.argv[1]))
     wire = Wire(socket.socket(fileno=0))
     try:
+        jail.die_with(int(sys.argv[1]))
         limits = json.loads(sys.argv[2])
         connection, readings = database(wire, int(limits["memory_bytes"]))
         _rehearse(connection)

@@ -95,6 +95,20 @@ def die_with(parent: int) -> None:
 
 def lock(more_memory_bytes: int, cpu_seconds: int) -> None:
     """Gives everything up for good; memory may grow by so much. Raises JailError, also when in doubt."""
+    try:
+        _lock(more_memory_bytes, cpu_seconds)
+    except (OSError, ValueError) as error:
+        raise JailError(f"the process cannot be confined here: {error}") from error
+    try:
+        os.close(os.open("/", os.O_RDONLY))
+    except PermissionError:
+        return
+    except OSError as error:
+        raise JailError(f"the process is not confined as it should be: {error}") from error
+    raise JailError("the kernel took the list of system calls and does not hold to it")
+
+
+def _lock(more_memory_bytes: int, cpu_seconds: int) -> None:
     _first_to_go()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     memory = pages * resource.getpagesize() + more_memory_bytes

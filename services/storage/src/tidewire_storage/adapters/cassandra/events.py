@@ -1,4 +1,4 @@
-"""The Cassandra store of events: one row an event, by tenant, day and shard; large bodies beside them.
+"""The Cassandra store of events: a row by tenant, day and shard, one by device, and large bodies apart.
 
 Rows are written before the head moves, by one conditional write that also holds the counts. A row says where in the log
 it came from. So whoever repeats a flush, after a crash or as a late owner, writes the same rows again, and counts an
@@ -11,12 +11,23 @@ import struct
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import xxhash
-
 from tidewire_kit.cassandra import CassandraSession, Consistency, Row
 from tidewire_kit.clock import Clock
-from tidewire_kit.events import Event
+from tidewire_kit.errors import TidewireError
+from tidewire_kit.events import EventRecord
 from tidewire_kit.ids import TenantId
+from tidewire_kit.owner.events import RecordRefused
+from tidewire_storage.adapters.cassandra.event_pages import (
+    BODY_KEY,
+    DAY_US,
+    DAYS,
+    DEVICE_PARTITION,
+    INLINE_BYTES,
+    PAGE_ROWS,
+    EventPages,
+    period_of,
+    shard_of,
+)
 from tidewire_storage.adapters.cassandra.tables import Tables, delete, gather_all, insert, select
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.ports import (
@@ -28,20 +39,14 @@ from tidewire_storage.ports import (
     StoredEvent,
 )
 
-SHARDS = 16
-INLINE_BYTES = 1 << 10
-"""Larger bodies lie in a table of their own."""
-_DAY_US = 86_400_000_000
 _LEAST_TTL, _MOST_TTL = 60, 20 * 365 * 86_400
 _BODY_TTL = 3_600
 """Bodies stay so much longer than the rows that name them, in seconds."""
 _BATCH = 32
-_PAGE_ROWS = 500
 _COUNTS = ("accepted", "stored", "duplicate", "dead_lettered", "dropped")
 _PLACE = ("incarnation", "log_partition")
 _KEY = ("tenant", "day", "shard", "time_us", "device", "event_id")
 _FACTS = ("type", "severity", "content_type", "received_us", "source", "size", "body")
-_BODY_KEY = ("tenant", "device", "time_us", "event_id")
 
 _HEAD = select("storage_event_heads", ("next_offset", "attempt", *_COUNTS), _PLACE)
 _FIRST_HEAD = insert("storage_event_heads", (*_PLACE, "next_offset", "attempt", *_COUNTS), "IF NOT EXISTS")
@@ -51,20 +56,23 @@ _NEXT_HEAD = (
 )
 _SOURCE = select("storage_events", ("source",), _KEY)
 _PUT = insert("storage_events", (*_KEY, *_FACTS), "USING TTL ?")
-_PUT_BODY = insert("storage_event_bodies", (*_BODY_KEY, "body"), "USING TTL ?")
-_PUT_DAY = insert("storage_event_days", ("tenant", "day", "shard"))
-_BODY = select("storage_event_bodies", ("body",), _BODY_KEY)
-_DAYS = select("storage_event_days", ("day", "shard"), ("tenant",))
-_PARTITION = ("tenant", "day", "shard")
-_FOUND = ("device", "time_us", "event_id", "type", "severity", "content_type", "received_us", "size", "body")
-_PAGE = select(
-    "storage_events", _FOUND, _PARTITION, "AND (time_us) >= (?) AND (time_us, device, event_id) < (?, ?, ?)"
+_PUT_BODY = insert("storage_event_bodies", (*BODY_KEY, "body"), "USING TTL ?")
+_PUT_OF_DEVICE = insert(
+    "storage_device_events",
+    (*DEVICE_PARTITION, "time_us", "event_id", *(fact for fact in _FACTS if fact != "source")),
+    "USING TTL ?",
 )
+_PUT_DAY = insert("storage_event_days", ("tenant", "day", "shard"))
+_PARTITION = ("tenant", "day", "shard")
 _ALL_KEYS = select("storage_events", ("device", "time_us", "event_id", "size"), _PARTITION)
-_DROP_BODY = delete("storage_event_bodies", _BODY_KEY)
+_DROP_OF_DEVICE = delete("storage_device_events", DEVICE_PARTITION, "AND time_us >= ? AND time_us < ?")
+_DROP_BODY = delete("storage_event_bodies", BODY_KEY)
 _DROP_ROW = delete("storage_events", _KEY)
 _DROP_PARTITION = delete("storage_events", _PARTITION)
 _DROP_DAY = delete("storage_event_days", _PARTITION)
+
+_REFUSED = (TidewireError, TypeError, ValueError, OverflowError, struct.error)
+"""What a value raises that the driver cannot bind or the server does not accept; other TidewireErrors are trouble."""
 
 OpenSession = Callable[[], Awaitable[CassandraSession]]
 Unit = tuple[int, int]
@@ -126,14 +134,34 @@ class CassandraEventStore:
         if found != flush.expected_offset:
             raise ProgressMoved(flush.place, flush.expected_offset, found)
         account = EventAccount(accepted=flush.dead_lettered, dead_lettered=flush.dead_lettered)
-        await self._write(self._fresh(flush, account), account)
+        try:
+            await self._write(self._fresh(flush.records, flush.place, account), account)
+        except _REFUSED as error:
+            await self._find_refused(flush, error)
+            raise
         await self._move(flush, head, account)
         return account
 
-    def _fresh(self, flush: EventFlush, account: EventAccount) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-        """Key → facts of the flush's events, each identity once."""
+    async def _find_refused(self, flush: EventFlush, error: Exception) -> None:
+        """Raises RecordRefused for the record that cannot be written. The rows of the others are those that the next
+        try writes."""
+        if isinstance(error, TidewireError) and error.reason != "INTERNAL":
+            return
+        for item in flush.records:
+            account = EventAccount()
+            try:
+                await self._write(self._fresh([item], flush.place, account), account)
+            except _REFUSED as found:
+                if not isinstance(found, TidewireError) or found.reason == "INTERNAL":
+                    raise RecordRefused(item[0], f"{type(found).__name__}: {found}") from found
+                raise
+
+    def _fresh(
+        self, records: Sequence[tuple[int, EventRecord]], place: TopicPartitionKey, account: EventAccount
+    ) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+        """Key → facts of the records' events, each identity once."""
         rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-        for offset, record in flush.records:
+        for offset, record in records:
             account.accepted += len(record.events)
             for position, event in enumerate(record.events):
                 if (
@@ -146,9 +174,7 @@ class CassandraEventStore:
                 if key in rows:
                     account.duplicate += 1
                     continue
-                source = flush.place.incarnation + struct.pack(
-                    "<IQI", flush.place.partition, offset, position
-                )
+                source = place.incarnation + struct.pack("<IQI", place.partition, offset, position)
                 rows[key] = (
                     event.type, event.severity, event.content_type, record.received_us, source,
                     len(event.body), event.body,
@@ -158,6 +184,7 @@ class CassandraEventStore:
     async def _write(self, rows: dict[tuple[Any, ...], tuple[Any, ...]], account: EventAccount) -> None:
         held = await gather_all(self._tables.row(_SOURCE, *key) for key in rows)
         new: dict[Any, list[tuple[Any, ...]]] = {}
+        of_device: dict[Any, list[tuple[Any, ...]]] = {}
         bodies = []
         for (key, facts), row in zip(rows.items(), held, strict=True):
             *rest, source, size, body = facts
@@ -171,14 +198,17 @@ class CassandraEventStore:
                 bodies.append((tenant, device, time_us, event_id, body, ttl + _BODY_TTL if ttl else 0))
                 body = None
             new.setdefault(key[:3], []).append((*key, *rest, source, size, body, ttl))
+            place = (tenant, device, period_of(time_us))
+            of_device.setdefault(place, []).append((*place, time_us, event_id, *rest, size, body, ttl))
         await gather_all(self._tables.rows(_PUT_DAY, *unit) for unit in new)
         await gather_all(self._tables.rows(_PUT_BODY, *values) for values in bodies)
-        put = await self._tables.session.prepare(_PUT)
-        await gather_all(
-            self._tables.session.batch([(put, values) for values in some[first : first + _BATCH]])
-            for some in new.values()
-            for first in range(0, len(some), _BATCH)
-        )
+        for cql, partitions in ((_PUT, new), (_PUT_OF_DEVICE, of_device)):
+            put = await self._tables.session.prepare(cql)
+            await gather_all(
+                self._tables.session.batch([(put, values) for values in some[first : first + _BATCH]])
+                for some in partitions.values()
+                for first in range(0, len(some), _BATCH)
+            )
 
     async def _move(self, flush: EventFlush, head: Row | None, account: EventAccount) -> None:
         place = flush.place
@@ -213,67 +243,8 @@ class CassandraEventStore:
     async def page(
         self, tenant: TenantId, wanted: EventFilter, after: EventKey | None, limit: int, most_bytes: int
     ) -> list[StoredEvent]:
-        """See EventStore. Day by day, newest first; of a day all shards side by side."""
-        below = EventKey(wanted.end_us, b"", "")
-        if after is not None:
-            below = min(below, after)
-        shards = None if wanted.devices is None else {_shard(device) for device in wanted.devices}
-        days: dict[int, list[int]] = {}
-        for row in await self._tables.rows(_DAYS, tenant):
-            if (shards is None or row.shard in shards) and _in_span(row.day, wanted.start_us, below.time_us):
-                days.setdefault(row.day, []).append(row.shard)
-        found: list[Row] = []
-        size = 0
-        for day in sorted(days, reverse=True):
-            parts = await gather_all(
-                self._shard_rows(tenant, day, shard, wanted, below, limit - len(found)) for shard in days[day]
-            )
-            merged = sorted((row for part in parts for row in part), key=_order, reverse=True)
-            for row in merged[: limit - len(found)]:
-                found.append(row)
-                size += row.size
-                if size >= most_bytes:
-                    return await self._with_bodies(tenant, found)
-            if len(found) >= limit:
-                break
-        return await self._with_bodies(tenant, found)
-
-    async def _shard_rows(
-        self, tenant: TenantId, day: int, shard: int, wanted: EventFilter, below: EventKey, limit: int
-    ) -> list[Row]:
-        """The first `limit` rows of a partition that are wanted."""
-        prepared = await self._tables.session.prepare(_PAGE)
-        params = (tenant, day, shard, wanted.start_us, below.time_us, below.device_uid, below.event_id)
-        found: list[Row] = []
-        async for rows in self._tables.session.execute_paged(prepared, params, page_rows=_PAGE_ROWS):
-            found += [row for row in rows if _is_wanted(row, wanted)]
-            if len(found) >= limit:
-                break
-        return found[:limit]
-
-    async def _with_bodies(self, tenant: TenantId, rows: Sequence[Row]) -> list[StoredEvent]:
-        async def body(row: Row) -> bytes:
-            if row.body is not None or not row.size:
-                return row.body or b""
-            held = await self._tables.row(_BODY, tenant, row.device, row.time_us, row.event_id)
-            return b"" if held is None else bytes(held.body)
-
-        bodies = await gather_all(body(row) for row in rows)
-        return [
-            StoredEvent(
-                Event(
-                    row.device,
-                    row.time_us,
-                    row.event_id,
-                    row.type,
-                    row.severity,
-                    row.content_type or "",
-                    data,
-                ),
-                row.received_us,
-            )
-            for row, data in zip(rows, bodies, strict=True)
-        ]
+        """See EventStore."""
+        return await EventPages(self._tables).page(tenant, wanted, after, limit, most_bytes)
 
     async def account(self) -> EventAccount:
         """See EventStore. What is there is not counted: rows go by themselves when they expire."""
@@ -286,7 +257,7 @@ class CassandraEventStore:
     async def expire(self, tenant: TenantId, before_us: int) -> int:
         """See EventStore. Rows expire by themselves; this removes days that are wholly older, for a retention that has
         become shorter, and what is noted of them."""
-        gone = [unit for unit in await self._units(tenant) if (unit[0] + 1) * _DAY_US <= before_us]
+        gone = [unit for unit in await self._units(tenant) if (unit[0] + 1) * DAY_US <= before_us]
         await gather_all(self._drop_unit(tenant, unit) for unit in gone)
         return 0
 
@@ -302,14 +273,14 @@ class CassandraEventStore:
             if tenant not in tenants:
                 by_tenant.setdefault(tenant, set()).add(device)
         for tenant, uids in by_tenant.items():
-            shards = {_shard(device) for device in uids}
+            shards = {shard_of(device) for device in uids}
             for unit in await self._units(tenant):
                 if unit[1] in shards:
                     await self._drop_unit(tenant, unit, uids)
         return 0
 
     async def _units(self, tenant: TenantId) -> list[Unit]:
-        return [(row.day, row.shard) for row in await self._tables.rows(_DAYS, tenant)]
+        return [(row.day, row.shard) for row in await self._tables.rows(DAYS, tenant)]
 
     async def _drop_unit(
         self, tenant: TenantId, unit: Unit, devices: Collection[bytes] | None = None
@@ -317,11 +288,21 @@ class CassandraEventStore:
         """Removes a day of a shard, or some devices of it: bodies first, as only rows tell of them."""
         now_us = self._clock.now_us()
         session = self._tables.session
-        drop_body, drop_row = await asyncio.gather(session.prepare(_DROP_BODY), session.prepare(_DROP_ROW))
+        drop_body, drop_row, drop_of_device = await asyncio.gather(
+            session.prepare(_DROP_BODY), session.prepare(_DROP_ROW), session.prepare(_DROP_OF_DEVICE)
+        )
         async for rows in session.execute_paged(
-            await session.prepare(_ALL_KEYS), (tenant, *unit), page_rows=_PAGE_ROWS
+            await session.prepare(_ALL_KEYS), (tenant, *unit), page_rows=PAGE_ROWS
         ):
             going = [row for row in rows if devices is None or row.device in devices]
+            first_us = unit[0] * DAY_US
+            await session.execute_all(
+                drop_of_device,
+                (
+                    (now_us, tenant, device, period_of(first_us), first_us, first_us + DAY_US)
+                    for device in {row.device for row in going}
+                ),
+            )
             large: Iterable[Row] = (row for row in going if row.size > INLINE_BYTES)
             await session.execute_all(
                 drop_body, ((now_us, tenant, row.device, row.time_us, row.event_id) for row in large)
@@ -336,25 +317,5 @@ class CassandraEventStore:
             await self._tables.rows(_DROP_DAY, now_us, tenant, *unit)
 
 
-def _shard(device: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(device) % SHARDS
-
-
 def _key_of(tenant: TenantId, device: bytes, time_us: int, event_id: str) -> tuple[Any, ...]:
-    return (tenant, time_us // _DAY_US, _shard(device), time_us, device, event_id)
-
-
-def _in_span(day: int, start_us: int, end_us: int) -> bool:
-    return (day + 1) * _DAY_US > start_us and day * _DAY_US <= end_us
-
-
-def _order(row: Row) -> tuple[int, bytes, str]:
-    return row.time_us, row.device, row.event_id
-
-
-def _is_wanted(row: Row, wanted: EventFilter) -> bool:
-    return (
-        (wanted.devices is None or row.device in wanted.devices)
-        and (not wanted.type or row.type == wanted.type)
-        and row.severity >= wanted.min_severity
-    )
+    return (tenant, time_us // DAY_US, shard_of(device), time_us, device, event_id)

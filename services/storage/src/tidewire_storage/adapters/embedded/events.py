@@ -14,6 +14,7 @@ from threading import Lock
 from tidewire_kit.errors import FailedPrecondition
 from tidewire_kit.events import Event
 from tidewire_kit.ids import TenantId
+from tidewire_kit.owner.events import RecordRefused
 from tidewire_storage.adapters.embedded.files import free_bytes
 from tidewire_storage.adapters.embedded.schema import connect
 from tidewire_storage.domain.blocks import TopicPartitionKey
@@ -52,6 +53,8 @@ CREATE TABLE IF NOT EXISTS tombstones (
 """
 _INSERT = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COUNTS = ("accepted", "stored", "duplicate", "dead_lettered", "dropped", "removed")
+_REFUSED = (sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.IntegrityError, OverflowError, ValueError)
+"""What SQLite and its driver raise for values that they cannot keep. A disk in trouble raises others."""
 _REMOVE_ROWS = 500
 """Events removed by one transaction: whoever stores waits no longer than for that."""
 _ONE_DEVICE = 1
@@ -144,7 +147,7 @@ class EmbeddedEventStore:
                 if found != flush.expected_offset:
                     raise ProgressMoved(flush.place, flush.expected_offset, found)
                 buried = set(writer.execute("SELECT tenant, device FROM tombstones"))
-                for _, record in flush.records:
+                for offset, record in flush.records:
                     account.accepted += len(record.events)
                     gone = (record.tenant, b"") in buried
                     for event in record.events:
@@ -155,7 +158,11 @@ class EmbeddedEventStore:
                             record.tenant, event.time_us, event.device_uid, event.event_id, event.type,
                             event.severity, event.content_type, record.received_us, event.body,
                         )  # fmt: skip
-                        if writer.execute(_INSERT, row).rowcount:
+                        try:
+                            kept = writer.execute(_INSERT, row).rowcount
+                        except _REFUSED as error:
+                            raise RecordRefused(offset, f"{type(error).__name__}: {error}") from error
+                        if kept:
                             account.stored += 1
                         else:
                             account.duplicate += 1
