@@ -4,6 +4,7 @@ Runs beside ingest and queries.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from tidewire_kit.clock import Clock
@@ -14,7 +15,7 @@ from tidewire_kit.observability.logs import get_logger
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.ingest import IngestReadings
 from tidewire_storage.application.seal import SealEpochs
-from tidewire_storage.ports import Upkeep
+from tidewire_storage.ports import SweepPutOff, Upkeep
 
 logger = get_logger(__name__)
 
@@ -85,7 +86,10 @@ class Housekeeping:
             await self._bury_new()
             self._generation = generation
         if not self._swept:
-            removed = await self._store.sweep()
+            try:
+                removed = await self._store.sweep()
+            except SweepPutOff:
+                return  # until the next round
             self._on_removed("deleted", removed)
             self._swept = True
 
@@ -126,7 +130,8 @@ class Housekeeping:
                 expired += await self._store.expire(view.uid, before_us)
         if expired:
             self._on_removed("expired", expired)
-        await self._store.sweep()
+        with contextlib.suppress(SweepPutOff):
+            await self._store.sweep()
 
     async def recount(self) -> None:
         """Counts what is there, and compares it with what should be."""
