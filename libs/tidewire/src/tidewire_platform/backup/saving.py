@@ -159,8 +159,11 @@ class _Sender:
             yield piece
 
     def _piece(self, one: _Range) -> Piece:
-        with one.file.open("rb", buffering=0) as file:
-            data = _read(file.fileno(), one)
+        try:
+            with one.file.open("rb", buffering=0) as file:
+                data = _read(file.fileno(), one)
+        except FileNotFoundError:
+            raise _source_damaged(one.file, "is missing") from None
         piece = Piece(hashlib.sha256(data).hexdigest(), len(data))
         if self._known.get(piece.key) != piece.length:
             self._place.put(piece.key, data)
@@ -181,12 +184,15 @@ def _read(descriptor: int, one: _Range) -> bytes:
     while at < end:
         part = os.pread(descriptor, end - at, at)
         if not part:
-            raise FailedPrecondition(
-                f"{one.file} ends at byte {at}, the catalog names {end}: it was damaged before this backup; see "
-                "`tidewire ledger show`, and restore an earlier backup",
-                reason="SOURCE_DAMAGED",
-                subject=str(one.file),
-            )
+            raise _source_damaged(one.file, f"ends at byte {at}, the catalog names {end}")
         parts.append(part)
         at += len(part)
     return b"".join(parts)
+
+
+def _source_damaged(file: Path, what: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{file} {what}: it was damaged before this backup; see `tidewire ledger show`, and restore an earlier backup",
+        reason="SOURCE_DAMAGED",
+        subject=str(file),
+    )
