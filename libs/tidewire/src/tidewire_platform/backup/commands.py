@@ -31,7 +31,7 @@ Destination = Annotated[str, typer.Argument(metavar="DEST", help=_PLACE, show_de
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=_PLACE, show_default=False)]
 
 
-@storage.command()
+@storage.command("backup")
 def backup(
     dest: Destination,
     data_dir: DataDirOption = None,
@@ -89,7 +89,7 @@ def backup(
     run_blocking(work)
 
 
-@storage.command()
+@storage.command("restore")
 def restore(
     source: Source,
     data_dir: DataDirOption = None,
@@ -136,7 +136,7 @@ def restore(
     run_blocking(work)
 
 
-@storage.command()
+@storage.command("backups")
 def backups(
     source: Source,
     output: OutputOption = Format.TABLE,
