@@ -28,7 +28,9 @@ from tidewire_cli.commands import (
 from tidewire_cli.session import command
 
 EXTENSIONS = "tidewire.commands"
-"""Entry point group: each names a function to be a verb, or a Typer application to be a noun."""
+"""Entry point group: each names a function to be a verb, or a Typer application to be a noun.
+
+Under the name of a noun that is here already, the application's verbs are added to it."""
 
 _HELP = """Tidewire: telemetry of devices, taken in, kept and queried.
 
@@ -73,7 +75,7 @@ def build() -> typer.Typer:
     command(app, "publish")(publish.publish)
     command(app, "simulate")(publish.simulate)
     command(app, "import")(imports.import_)
-    for name, noun in {
+    nouns = {
         "tenant": tenants.app,
         "device": devices.app,
         "event": events.app,
@@ -82,7 +84,8 @@ def build() -> typer.Typer:
         "context": contexts.app,
         "ledger": ledger.app,
         "storage": ledger.storage,
-    }.items():
+    }
+    for name, noun in nouns.items():
         app.add_typer(noun, name=name)
     for entry in sorted(entry_points(group=EXTENSIONS), key=lambda entry: entry.name):
         try:
@@ -90,7 +93,10 @@ def build() -> typer.Typer:
         except ImportError as error:  # half installed: the rest of the command still works
             print(f"Warning: the command `{entry.name}` cannot be loaded: {error}", file=sys.stderr)
             continue
-        if isinstance(extension, typer.Typer):
+        if entry.name in nouns and isinstance(extension, typer.Typer):
+            verbs = nouns[entry.name].registered_commands
+            verbs += [verb for verb in extension.registered_commands if verb not in verbs]
+        elif isinstance(extension, typer.Typer):
             app.add_typer(extension, name=entry.name)
         else:
             app.command(entry.name)(extension)

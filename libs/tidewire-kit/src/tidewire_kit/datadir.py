@@ -17,7 +17,10 @@ from typing import Final
 from tidewire_kit.errors import FailedPrecondition
 
 FORMAT_VERSION: Final = 1
-_ROOMS = ("log", "registry", "storage", "keys", "run")
+ROOMS: Final = ("log", "registry", "storage", "keys", "run")
+"""What is in a data directory, beside VERSION."""
+RESTORING: Final = "RESTORING"
+"""A file that is there while a restore exchanges the rooms: what is there then belongs to two platforms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,15 @@ class DataDir:
 def open_data_dir(path: Path) -> DataDir:
     """Returns the directory, created when missing. Safe to call from many processes at once.
 
-    Raises FailedPrecondition: DATA_DIR_NOT_WRITABLE, FORMAT_NEWER (written by a newer version of this software), or
-    DATA_DIR_FOREIGN (it holds something else).
+    Raises FailedPrecondition: DATA_DIR_NOT_WRITABLE, FORMAT_NEWER (written by a newer version of this software),
+    DATA_DIR_FOREIGN (it holds something else), or RESTORE_UNFINISHED.
     """
     data_dir = DataDir(Path(path).expanduser().absolute())
     try:
         data_dir.root.mkdir(parents=True, exist_ok=True, mode=0o750)
         _check_version(data_dir.root)
-        for room in _ROOMS:
+        _check_whole(data_dir.root)
+        for room in ROOMS:
             (data_dir.root / room).mkdir(exist_ok=True, mode=0o700 if room == "keys" else 0o750)
         with tempfile.TemporaryFile(dir=data_dir.run):
             pass
@@ -133,6 +137,16 @@ def _check_version(root: Path) -> None:
             f"the data directory {root} has format {text}, this software knows formats up to {FORMAT_VERSION}; use the "
             "newer version that wrote it, or set TIDEWIRE_DATA_DIR to another directory",
             reason="FORMAT_NEWER",
+            subject=str(root),
+        )
+
+
+def _check_whole(root: Path) -> None:
+    if (root / RESTORING).exists():
+        raise FailedPrecondition(
+            f"a restore into the data directory {root} was interrupted; run `tidewire storage restore` again with "
+            "--replace",
+            reason="RESTORE_UNFINISHED",
             subject=str(root),
         )
 

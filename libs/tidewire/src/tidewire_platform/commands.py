@@ -14,11 +14,14 @@ import typer
 from tidewire_cli.output import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
 _REFUSALS = frozenset(
     {
+        "BACKUP_RUNNING",
+        "DATA_DIR_NOT_EMPTY",
+        "LOG_NOT_STORED",
         "PLATFORM_RUNNING",
         "SCHEMA_CHANGED",
         "SCHEMA_NEWER",
@@ -53,7 +56,8 @@ def _port(variable: str) -> Any:
     )
 
 
-def _data_dir(given: Path | None) -> Path:
+def given_data_dir(given: Path | None) -> Path:
+    """The data directory that was named, or the usual one."""
     import os
 
     from tidewire_kit.settings import default_data_dir
@@ -104,7 +108,7 @@ def up(
 
     warn_of_misspelt(os.environ)
     options = PlatformOptions(
-        data_dir=_data_dir(data_dir),
+        data_dir=given_data_dir(data_dir),
         host=host,
         ports={
             "registry": (registry_port, registry_metrics_port),
@@ -177,7 +181,7 @@ def doctor(data_dir: DataDirOption = None, output: OutputOption = Format.TABLE) 
 
     quiet()
     warn_of_misspelt(os.environ)
-    run_command(run_doctor(_data_dir(data_dir), os.environ, Output(output)))
+    run_command(run_doctor(given_data_dir(data_dir), os.environ, Output(output)))
 
 
 @admin.command()
@@ -212,7 +216,7 @@ def bootstrap(
     from tidewire_registry.bootstrap import bootstrap as make_keys
 
     async def make() -> int:
-        opened = open_data_dir(_data_dir(data_dir))
+        opened = open_data_dir(given_data_dir(data_dir))
         make_keys(opened.root)
         print(f"The administrator's token is in {opened.admin_token_file}")
         return 0
@@ -222,8 +226,13 @@ def bootstrap(
 
 def run_command(work: "Coroutine[object, object, int]") -> None:
     """Runs a command's coroutine and exits. Errors become a line with the remedy, and their exit status."""
+    run_blocking(lambda: asyncio.run(work))
+
+
+def run_blocking(work: "Callable[[], int]") -> None:
+    """The same for a command that needs no loop."""
     try:
-        status = asyncio.run(work)
+        status = work()
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - raised again unless it is one of ours

@@ -70,6 +70,11 @@ class _OwnerCollector(Collector):
         )
         yield CounterMetricFamily("tidewire_storage_dead_letters", "Records set aside.", stats.dead_letters)
         yield CounterMetricFamily(
+            "tidewire_storage_missing_records",
+            "Records that the log no longer had when they were to be stored, after stores were restored. Not 0: lost.",
+            stats.missing_records,
+        )
+        yield CounterMetricFamily(
             "tidewire_storage_consumer_failures", "Failures of the consumer's loop.", stats.failures
         )
 

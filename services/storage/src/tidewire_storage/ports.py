@@ -45,6 +45,13 @@ class StoreFull(Unavailable):
         super().__init__("storage", why, reason="STORAGE_FULL", retry_delay_seconds=5.0)
 
 
+class SweepPutOff(FailedPrecondition):
+    """A backup reads the files; the sweep comes after it."""
+
+    def __init__(self) -> None:
+        super().__init__("a backup copies the block files; sweep when it has ended", reason="BACKUP_RUNNING")
+
+
 class ProgressMoved(FailedPrecondition):
     """Another owner has committed to a partition since `progress` was asked. Nothing was written; begin from there."""
 
@@ -279,6 +286,7 @@ class Upkeep(Protocol):
         """Rewrites or removes files until none that this process may touch holds anything buried so far.
 
         Returns the readings removed. Call it again later: files that another process writes are left to it.
+        SweepPutOff: nothing was done, because a backup is copying files.
         """
 
 

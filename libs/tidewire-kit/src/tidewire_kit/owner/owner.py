@@ -62,6 +62,8 @@ class OwnerStats:
     duplicate_segments: int = 0
     dead_letters: int = 0
     failures: int = 0
+    missing_records: int = 0
+    """Removed from the log before they were processed: the stores are older than what the log still holds."""
 
 
 class PartitionOwner:
@@ -102,6 +104,8 @@ class PartitionOwner:
         self._stopped_why = ""
         self._spans = ProcessSpans(group) if traces.exporting() else None
         self.stats = OwnerStats()
+        self._missing: dict[int, int] = {}
+        """Partition → missing records that are counted already."""
 
     async def start(self) -> None:
         """Begins to own; returns at once."""
@@ -165,8 +169,28 @@ class PartitionOwner:
             window.load(progress.entries)
             if progress.next_offset is not None:
                 offsets[partition] = progress.next_offset
+        await self._look_for_missing(offsets)
         self._loaded |= {partition: offset for partition, offset in offsets.items() if offset}
         return offsets
+
+    async def _look_for_missing(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Says which records are gone unprocessed. Retention spares them, unless the stores were restored from a copy
+        that is older than the log's beginning."""
+        if not any(offsets.values()):
+            return
+        begins = await self._log.begin_offsets(self._topic)
+        for (topic, number), offset in offsets.items():
+            missing = begins[number] - offset
+            if offset and missing > self._missing.get(number, 0):
+                self.stats.missing_records += missing - self._missing.get(number, 0)
+                self._missing[number] = missing
+                logger.error(
+                    "records_removed_unread",
+                    group=self._group,
+                    topic=topic,
+                    partition=number,
+                    records=missing,
+                )
 
     # Loop
 

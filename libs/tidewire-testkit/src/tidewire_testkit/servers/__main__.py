@@ -19,6 +19,7 @@ from tidewire_testkit.servers.fixtures import CASSANDRA_VARIABLE, KAFKA_VARIABLE
 from tidewire_testkit.servers.install import cache_directory, installed
 from tidewire_testkit.servers.kafka import KafkaCluster
 from tidewire_testkit.servers.processes import Node, ServerError
+from tidewire_testkit.servers.s3 import built
 
 CLUSTERS: dict[str, type[KafkaCluster | CassandraCluster]] = {
     "kafka": KafkaCluster,
@@ -26,6 +27,8 @@ CLUSTERS: dict[str, type[KafkaCluster | CassandraCluster]] = {
 }
 OLD = ("kafka-old", "cassandra-old")
 """Releases that are refused; only installed."""
+S3 = "s3"
+"""Only built: whoever needs one starts it in no time."""
 VARIABLES = {"kafka": KAFKA_VARIABLE, "cassandra": CASSANDRA_VARIABLE}
 
 
@@ -39,8 +42,8 @@ def main() -> int:
     try:
         match arguments.verb:
             case "install":
-                for name in arguments.names or (*CLUSTERS, *OLD):
-                    print(installed(name))
+                for name in arguments.names or (*CLUSTERS, *OLD, S3):
+                    print(built() if name == S3 else installed(name))
             case "start":
                 _start(arguments)
             case "run":
@@ -60,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     install = verbs.add_parser(
         "install",
-        help="fetch the jars of one, or of all and of the old releases; what is there is left alone",
+        help="fetch the jars of one, or of all and of the old releases, and build the S3 server; what is there stays",
     )
     run = verbs.add_parser(
         "run", help="start one or all on free addresses, run the command after --, stop them"

@@ -1,4 +1,4 @@
-"""The fixtures with which a test marked `servers` reaches a real Kafka and a real Cassandra.
+"""The fixtures with which a test marked `servers` reaches a real Kafka, a real Cassandra and a real S3 server.
 
 Loaded for every test run by `-p` in pyproject.toml, so tests only name them. `make test-servers` starts the servers
 once for all workers and says where by TIDEWIRE_TEST_KAFKA and TIDEWIRE_TEST_CASSANDRA; so does who has servers running
@@ -17,7 +17,11 @@ import pytest
 KAFKA_VARIABLE = "TIDEWIRE_TEST_KAFKA"
 CASSANDRA_VARIABLE = "TIDEWIRE_TEST_CASSANDRA"
 
-_VARIABLES = {"kafka_servers": KAFKA_VARIABLE, "cassandra_contact_points": CASSANDRA_VARIABLE}
+_VARIABLES = {
+    "kafka_servers": KAFKA_VARIABLE,
+    "cassandra_contact_points": CASSANDRA_VARIABLE,
+    "s3_server": "",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,6 +68,15 @@ def cassandra_contact_points() -> Iterator[str]:
 
     with CassandraCluster(lasting=False) as cluster:
         yield cluster.contact_points
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """An `S3Server` of `s3`, started for this process; it takes a third of a second. Use buckets of your own."""
+    from tidewire_testkit.servers.s3 import S3Server
+
+    with S3Server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ Runs beside ingest and queries.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from tidewire_kit.clock import Clock
@@ -15,7 +16,7 @@ from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.ingest import IngestReadings
 from tidewire_storage.application.merge import MergeEpochs
 from tidewire_storage.application.seal import SealEpochs
-from tidewire_storage.ports import Upkeep
+from tidewire_storage.ports import SweepPutOff, Upkeep
 
 logger = get_logger(__name__)
 
@@ -88,7 +89,10 @@ class Housekeeping:
             await self._bury_new()
             self._generation = generation
         if not self._swept:
-            removed = await self._store.sweep()
+            try:
+                removed = await self._store.sweep()
+            except SweepPutOff:
+                return  # until the next round
             self._on_removed("deleted", removed)
             self._swept = True
 
@@ -132,7 +136,8 @@ class Housekeeping:
                     expired += await self._store.expire(view.uid, before_us, rollups=rollups)
         if expired:
             self._on_removed("expired", expired)
-        await self._store.sweep()
+        with contextlib.suppress(SweepPutOff):
+            await self._store.sweep()
 
     async def recount(self) -> None:
         """Counts what is there, and compares it with what should be."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.adapters.embedded import reading
+from tidewire_storage.adapters.embedded.copying import may_sweep
 from tidewire_storage.adapters.embedded.files import (
     BlockFile,
     at_rest,
@@ -23,6 +24,7 @@ from tidewire_storage.adapters.embedded.writing import transaction
 from tidewire_storage.domain.block_format import without_devices
 from tidewire_storage.domain.block_header import BlockDamaged
 from tidewire_storage.domain.blocks import ROLLUP_MINUTE, Block, StoredBlock
+from tidewire_storage.ports import SweepPutOff
 
 _WORTH_REWRITING = 0.5
 """Share of a file that has to be dead before expiry alone makes us copy the rest."""
@@ -93,7 +95,14 @@ def unclean(connection: sqlite3.Connection, file_id: int) -> bool:
 
 
 def sweep(connection: sqlite3.Connection, directory: Path, new_file: NewFile) -> int:
-    """Goes through the files at rest. Returns the readings removed."""
+    """Goes through the files at rest. Returns the readings removed. SweepPutOff while a backup copies them."""
+    with may_sweep(directory.parent) as may:
+        if not may:
+            raise SweepPutOff
+        return _sweep_files(connection, directory, new_file)
+
+
+def _sweep_files(connection: sqlite3.Connection, directory: Path, new_file: NewFile) -> int:
     removed = 0
     for file_id in file_ids(directory):
         with at_rest(directory, file_id) as fd:
