@@ -10,6 +10,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     "ReadSeries": _OF_A_TENANT,
     "Aggregate": _OF_A_TENANT,
     "RunSql": _OF_A_TENANT,
+    "Report": _OF_A_TENANT,
     "ListEvents": _OF_A_TENANT,
     "GetLedger": _OF_A_TENANT | {Role.PLATFORM_ADMIN},
     "GetStorageUsage": _OF_A_TENANT | {Role.PLATFORM_ADMIN, Role.SERVICE},

@@ -16,9 +16,11 @@ from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.report import Report
 from tidewire_storage.application.run_sql import RunSql
 from tidewire_storage.application.sweep import MAX_US
 from tidewire_storage.latest_wire import EncodedResponse, page_to_latest
+from tidewire_storage.report_conversions import report_asked, report_part_to_message
 
 _LATEST_DEFAULT, _LATEST_MOST = 1_000, 15_000
 _SERIES_DEFAULT, _SERIES_MOST = 1_000, 10_000
@@ -38,6 +40,7 @@ class StorageServicer:
         accounts: Accounts,
         run_sql: RunSql,
         events: ListEvents,
+        report: Report,
     ) -> None:
         self._directory = directory
         self._names = names
@@ -47,6 +50,7 @@ class StorageServicer:
         self._accounts = accounts
         self._run_sql = run_sql
         self._events = events
+        self._report = report
 
     async def GetLatest(self, request: pb.GetLatestRequest, call: Call) -> EncodedResponse:
         """Newest value of each metric."""
@@ -102,6 +106,14 @@ class StorageServicer:
             async for part in parts:
                 call.check()
                 await call.context.write(pb.RunSqlResponse(arrow_ipc=part).SerializeToString())
+
+    async def Report(self, request: pb.ReportRequest, call: Call) -> None:
+        """A report. Written from here, so that a caller who goes away ends it at once."""
+        tenant = _tenant(request.parent, call)
+        async with aclosing(self._report.run(tenant, report_asked(request))) as parts:
+            async for part in parts:
+                call.check()
+                await call.context.write(report_part_to_message(part).SerializeToString())
 
     async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
         """Events, newest first."""

@@ -19,6 +19,7 @@ from tidewire_storage.adapters import sql_process
 from tidewire_storage.adapters.embedded import EmbeddedEventStore, EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
+from tidewire_storage.application.daily import DailyPartials
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.event_housekeeping import EventHousekeeping
 from tidewire_storage.application.gather import EpochLimits
@@ -28,6 +29,7 @@ from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import ReadSeries
+from tidewire_storage.application.report import Report
 from tidewire_storage.application.run_sql import RunSql, SqlLimits
 from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.application.sql_tables import SqlTables
@@ -107,6 +109,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         accounts,
         run_sql,
         ListEvents(event_store, names),
+        Report(store, DailyPartials(store, directories), names, ctx.clock, incarnation, metrics.report_ended),
     )
     descriptor = storage_pb2.DESCRIPTOR.services_by_name["StorageService"]
 

@@ -131,6 +131,21 @@ class StorageMetrics:
         self._scanned = Counter(
             "tidewire_storage_sql_scanned_readings", "Readings that statements scanned.", registry=registry
         )
+        self._reports = Counter(
+            "tidewire_storage_reports",
+            "Reports, by outcome: ok, cancelled, or the reason of the error.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._report_seconds = Histogram(
+            "tidewire_storage_report_seconds",
+            "Time that a report took, with the delivery of its rows.",
+            buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+            registry=registry,
+        )
+        self._report_rows = Counter(
+            "tidewire_storage_report_rows", "Rows of reports that were delivered.", registry=registry
+        )
 
         self._events = Counter(
             "tidewire_storage_events",
@@ -152,6 +167,12 @@ class StorageMetrics:
         self._statements.labels(outcome).inc()
         self._statement_seconds.observe(seconds)
         self._scanned.inc(scanned_readings)
+
+    def report_ended(self, outcome: str, seconds: float, rows: int) -> None:
+        """A report has ended: `ok`, `cancelled`, or the reason of its error."""
+        self._reports.labels(outcome).inc()
+        self._report_seconds.observe(seconds)
+        self._report_rows.inc(rows)
 
     def watch_owner(self, stats: OwnerStats, registry: CollectorRegistry) -> None:
         """Shows the partition owner's counts."""

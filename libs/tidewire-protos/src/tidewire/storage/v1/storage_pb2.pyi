@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import date_pb2 as _date_pb2
 from tidewire.type.v1 import columns_pb2 as _columns_pb2
 from tidewire.type.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
@@ -118,6 +119,30 @@ ROLLUP_1H: AggregateTier.ValueType  # 3
 ROLLUP_1D: AggregateTier.ValueType  # 4
 """Rollups of a day."""
 Global___AggregateTier: _TypeAlias = AggregateTier  # noqa: Y015
+
+class _ReportGranularity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReportGranularityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportGranularity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPORT_GRANULARITY_UNSPECIFIED: _ReportGranularity.ValueType  # 0
+    """Not set."""
+    REPORT_GRANULARITY_MONTH: _ReportGranularity.ValueType  # 1
+    """Months; the first and the last are cut off where the time asked for begins and ends."""
+    REPORT_GRANULARITY_DAY: _ReportGranularity.ValueType  # 2
+    """Days."""
+
+class ReportGranularity(_ReportGranularity, metaclass=_ReportGranularityEnumTypeWrapper):
+    """Length of a period of a report."""
+
+REPORT_GRANULARITY_UNSPECIFIED: ReportGranularity.ValueType  # 0
+"""Not set."""
+REPORT_GRANULARITY_MONTH: ReportGranularity.ValueType  # 1
+"""Months; the first and the last are cut off where the time asked for begins and ends."""
+REPORT_GRANULARITY_DAY: ReportGranularity.ValueType  # 2
+"""Days."""
+Global___ReportGranularity: _TypeAlias = ReportGranularity  # noqa: Y015
 
 @_typing.final
 class GetLatestRequest(_message.Message):
@@ -626,6 +651,220 @@ class RunSqlResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunSqlResponse: _TypeAlias = RunSqlResponse  # noqa: Y015
+
+@_typing.final
+class ReportRequest(_message.Message):
+    """Request of Report. Its time is `month`, or from `start_date` to `end_date`; at most 366 days, all in UTC."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    START_DATE_FIELD_NUMBER: _builtins.int
+    END_DATE_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    GRANULARITY_FIELD_NUMBER: _builtins.int
+    GROUP_BY_LABEL_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the tenant."""
+    filter: _builtins.str
+    """Which devices, as in ListDevices of the registry. Empty: all. Not with `devices`."""
+    granularity: Global___ReportGranularity.ValueType
+    """Length of a period. Not set: months."""
+    group_by_label: _builtins.str
+    """Key of a label: one row for all devices that have the same value of it. Empty: one row a device."""
+    @_builtins.property
+    def month(self) -> _date_pb2.Date:
+        """A whole month: year and month, day 0."""
+
+    @_builtins.property
+    def start_date(self) -> _date_pb2.Date:
+        """First day. With day 0 the first day of that month."""
+
+    @_builtins.property
+    def end_date(self) -> _date_pb2.Date:
+        """First day after the time asked for. With day 0 the first day of that month."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Device ids, at most 10,000. Empty: those that `filter` admits."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Metric names. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        month: _date_pb2.Date | None = ...,
+        start_date: _date_pb2.Date | None = ...,
+        end_date: _date_pb2.Date | None = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
+        filter: _builtins.str = ...,
+        metrics: _abc.Iterable[_builtins.str] | None = ...,
+        granularity: Global___ReportGranularity.ValueType = ...,
+        group_by_label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "month", b"month", "start_date", b"start_date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "end_date", b"end_date", "filter", b"filter", "granularity", b"granularity", "group_by_label", b"group_by_label", "metrics", b"metrics", "month", b"month", "parent", b"parent", "start_date", b"start_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRequest: _TypeAlias = ReportRequest  # noqa: Y015
+
+@_typing.final
+class ReportResponse(_message.Message):
+    """Part of the response of Report: at most 5,000 rows as columns of one length. Within a part rows are by period, subject and
+    metric; parts follow one another in no particular order. A device without readings has no row.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    SUBJECT_INDEX_FIELD_NUMBER: _builtins.int
+    METRIC_INDEX_FIELD_NUMBER: _builtins.int
+    PERIOD_START_UNIX_US_FIELD_NUMBER: _builtins.int
+    READINGS_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    AVG_FIELD_NUMBER: _builtins.int
+    SUM_FIELD_NUMBER: _builtins.int
+    STDDEV_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    FIRST_TIME_UNIX_US_FIELD_NUMBER: _builtins.int
+    LAST_TIME_UNIX_US_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    ACTIVE_DEVICES_FIELD_NUMBER: _builtins.int
+    ACTIVE_DAYS_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    ESTIMATED_BYTES_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    progress: _builtins.float
+    """Share of the work that is done, 0 to 1. A part may have this alone."""
+    tier: _builtins.str
+    """What was read so far: `raw` for readings, or the width of rollups such as `1d`; the finest, when there were several."""
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Device ids, or values of the label ("": devices without it), which `subject_index` points into."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Metric names, which `metric_index` points into."""
+
+    @_builtins.property
+    def subject_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Row → `subjects`."""
+
+    @_builtins.property
+    def metric_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Row → `metrics`."""
+
+    @_builtins.property
+    def period_start_unix_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Start of the period in microseconds since 1970-01-01T00:00:00Z."""
+
+    @_builtins.property
+    def readings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of readings."""
+
+    @_builtins.property
+    def min(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Least value."""
+
+    @_builtins.property
+    def max(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Greatest value."""
+
+    @_builtins.property
+    def avg(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Arithmetic mean."""
+
+    @_builtins.property
+    def sum(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Sum."""
+
+    @_builtins.property
+    def stddev(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Standard deviation of the population."""
+
+    @_builtins.property
+    def first(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Value of the earliest reading."""
+
+    @_builtins.property
+    def last(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Value of the latest reading."""
+
+    @_builtins.property
+    def first_time_unix_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Event time of the earliest reading, in microseconds since 1970-01-01T00:00:00Z."""
+
+    @_builtins.property
+    def last_time_unix_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Event time of the latest reading, in microseconds since 1970-01-01T00:00:00Z."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Devices that were asked for and are in the row: 1, or those with the value of the label."""
+
+    @_builtins.property
+    def active_devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those of them that have readings."""
+
+    @_builtins.property
+    def active_days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Days with a reading of any of them."""
+
+    @_builtins.property
+    def coverage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Availability, 0 to 1: days with readings, summed over the devices, among the days of the period that have begun by now,
+        times the devices.
+        """
+
+    @_builtins.property
+    def estimated_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Estimated bytes that the readings take in storage: their number times what one of the tenant's takes on average."""
+
+    def __init__(
+        self,
+        *,
+        subjects: _abc.Iterable[_builtins.str] | None = ...,
+        metrics: _abc.Iterable[_builtins.str] | None = ...,
+        subject_index: _abc.Iterable[_builtins.int] | None = ...,
+        metric_index: _abc.Iterable[_builtins.int] | None = ...,
+        period_start_unix_us: _abc.Iterable[_builtins.int] | None = ...,
+        readings: _abc.Iterable[_builtins.int] | None = ...,
+        min: _abc.Iterable[_builtins.float] | None = ...,
+        max: _abc.Iterable[_builtins.float] | None = ...,
+        avg: _abc.Iterable[_builtins.float] | None = ...,
+        sum: _abc.Iterable[_builtins.float] | None = ...,
+        stddev: _abc.Iterable[_builtins.float] | None = ...,
+        first: _abc.Iterable[_builtins.float] | None = ...,
+        last: _abc.Iterable[_builtins.float] | None = ...,
+        first_time_unix_us: _abc.Iterable[_builtins.int] | None = ...,
+        last_time_unix_us: _abc.Iterable[_builtins.int] | None = ...,
+        devices: _abc.Iterable[_builtins.int] | None = ...,
+        active_devices: _abc.Iterable[_builtins.int] | None = ...,
+        active_days: _abc.Iterable[_builtins.int] | None = ...,
+        coverage: _abc.Iterable[_builtins.float] | None = ...,
+        estimated_bytes: _abc.Iterable[_builtins.float] | None = ...,
+        progress: _builtins.float = ...,
+        tier: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_days", b"active_days", "active_devices", b"active_devices", "avg", b"avg", "coverage", b"coverage", "devices", b"devices", "estimated_bytes", b"estimated_bytes", "first", b"first", "first_time_unix_us", b"first_time_unix_us", "last", b"last", "last_time_unix_us", b"last_time_unix_us", "max", b"max", "metric_index", b"metric_index", "metrics", b"metrics", "min", b"min", "period_start_unix_us", b"period_start_unix_us", "progress", b"progress", "readings", b"readings", "stddev", b"stddev", "subject_index", b"subject_index", "subjects", b"subjects", "sum", b"sum", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportResponse: _TypeAlias = ReportResponse  # noqa: Y015
 
 @_typing.final
 class ListEventsRequest(_message.Message):

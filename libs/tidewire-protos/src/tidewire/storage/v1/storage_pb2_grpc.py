@@ -61,6 +61,11 @@ class StorageServiceStub:
                 request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.SerializeToString,
                 response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.FromString,
                 _registered_method=True)
+        self.Report = channel.unary_stream(
+                '/tidewire.storage.v1.StorageService/Report',
+                request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ReportRequest.SerializeToString,
+                response_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ReportResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/tidewire.storage.v1.StorageService/ListEvents',
                 request_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ListEventsRequest.SerializeToString,
@@ -125,6 +130,14 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Report(self, request, context):
+        """Reports usage and key figures of whole days or months, by device or by the value of a label. The parts of the answer
+        come as they are worked out; together they have one row for each device or label value, metric and period with readings.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists events, newest first.
         """
@@ -182,6 +195,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.RunSql,
                     request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.FromString,
                     response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.SerializeToString,
+            ),
+            'Report': grpc.unary_stream_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ReportRequest.FromString,
+                    response_serializer=tidewire_dot_storage_dot_v1_dot_storage__pb2.ReportResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -341,6 +359,33 @@ class StorageService:
             '/tidewire.storage.v1.StorageService/RunSql',
             tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlRequest.SerializeToString,
             tidewire_dot_storage_dot_v1_dot_storage__pb2.RunSqlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tidewire.storage.v1.StorageService/Report',
+            tidewire_dot_storage_dot_v1_dot_storage__pb2.ReportRequest.SerializeToString,
+            tidewire_dot_storage_dot_v1_dot_storage__pb2.ReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

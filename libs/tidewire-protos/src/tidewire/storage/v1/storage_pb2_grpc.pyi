@@ -48,6 +48,10 @@ class StorageServiceStub:
     parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
     nothing written. Limits of time, memory, rows and bytes are settings of storage.
     """
+    Report: _grpc.UnaryStreamMultiCallable[_storage_pb2.ReportRequest, _storage_pb2.ReportResponse]
+    """Reports usage and key figures of whole days or months, by device or by the value of a label. The parts of the answer
+    come as they are worked out; together they have one row for each device or label value, metric and period with readings.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListEventsRequest, _storage_pb2.ListEventsResponse]
     """Lists events, newest first."""
     GetLedger: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetLedgerRequest, _storage_pb2.GetLedgerResponse]
@@ -79,6 +83,10 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Runs one SELECT, in DuckDB's dialect, over the tables `readings`, `devices` and `series` of the caller's tenant. The
     parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
     nothing written. Limits of time, memory, rows and bytes are settings of storage.
+    """
+    Report: _aio.UnaryStreamMultiCallable[_storage_pb2.ReportRequest, _storage_pb2.ReportResponse]  # type: ignore[assignment]
+    """Reports usage and key figures of whole days or months, by device or by the value of a label. The parts of the answer
+    come as they are worked out; together they have one row for each device or label value, metric and period with readings.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListEventsRequest, _storage_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events, newest first."""
@@ -138,6 +146,16 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs one SELECT, in DuckDB's dialect, over the tables `readings`, `devices` and `series` of the caller's tenant. The
         parts of the answer, put together, are one Arrow IPC stream, its schema first. Nothing else can be read, and
         nothing written. Limits of time, memory, rows and bytes are settings of storage.
+        """
+
+    @_abc_1.abstractmethod
+    def Report(
+        self,
+        request: _storage_pb2.ReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_storage_pb2.ReportResponse], _abc.AsyncIterator[_storage_pb2.ReportResponse]]:
+        """Reports usage and key figures of whole days or months, by device or by the value of a label. The parts of the answer
+        come as they are worked out; together they have one row for each device or label value, metric and period with readings.
         """
 
     @_abc_1.abstractmethod
