@@ -114,7 +114,9 @@ def expected(model: Readings, asked: Asked, labels: Mapping[str, str]) -> Rows:
     for device in chosen:
         subject = labels.get(device, "") if asked.group_by_label else device
         for (time, metric), value in model[device].items():
-            if not periods.start_us <= time < periods.end_us or (asked.metrics and metric not in asked.metrics):
+            if not periods.start_us <= time < periods.end_us or (
+                asked.metrics and metric not in asked.metrics
+            ):
                 continue
             moment = datetime.fromtimestamp(time / 1e6, UTC)
             first = moment.day - 1 if periods.granularity is Granularity.MONTH else 0
@@ -124,7 +126,9 @@ def expected(model: Readings, asked: Asked, labels: Mapping[str, str]) -> Rows:
     for key, readings in cells.items():
         readings.sort()
         values = np.array([value for _, value, _ in readings])
-        members = sum(1 for device in chosen if labels.get(device, "") == key[0]) if asked.group_by_label else 1
+        members = (
+            sum(1 for device in chosen if labels.get(device, "") == key[0]) if asked.group_by_label else 1
+        )
         length = 1
         if periods.granularity is Granularity.MONTH:
             begin = datetime.fromtimestamp(key[2] / 1e6, UTC)
@@ -192,9 +196,7 @@ def test_it_says_what_the_model_says(
     metrics: tuple[str, ...],
     devices: tuple[str, ...],
 ) -> None:
-    asked = Asked(
-        Periods(first, first + days, granularity), devices, "", metrics, "site" if by_label else ""
-    )
+    asked = Asked(Periods(first, first + days, granularity), devices, "", metrics, "site" if by_label else "")
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(_run(rig_type(Path(directory)), steps, asked))
 
@@ -216,7 +218,8 @@ async def _run(rig: Any, steps: list[Any], asked: Asked) -> None:
             _, device, number, rows = step
             metrics = METRIC_SETS[number]
             data = [
-                (day * DAY_US + part * DAY_US // 4, list(cells[: len(metrics)])) for (day, part), *cells in rows
+                (day * DAY_US + part * DAY_US // 4, list(cells[: len(metrics)]))
+                for (day, part), *cells in rows
             ]
             await rig.publish(devices[device], metrics, data, new_uid())
             for time, cells in data:

@@ -19,6 +19,7 @@ from tidewire_cli.commands import (
     ledger,
     publish,
     query,
+    report,
     sql,
     status,
     tenants,
@@ -67,6 +68,7 @@ def build() -> typer.Typer:
     command(app, "status")(status.status)
     command(app, "query")(query.query)
     command(app, "sql")(sql.sql)
+    command(app, "report")(report.report)
     command(app, "publish")(publish.publish)
     command(app, "simulate")(publish.simulate)
     command(app, "import")(imports.import_)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tidewire_client.keys import generate_private_key, load_private_key, public_key_pem, save_private_key
     from tidewire_client.publisher import AsyncDevicePublisher, AsyncTelemetryPublisher
     from tidewire_client.query import Aggregate, AsyncQueryClient, Latest, Series, SeriesColumns
+    from tidewire_client.report import Report
     from tidewire_client.results import BatchResult, Refusal, Totals
     from tidewire_client.tokens import DeviceKey, FileToken, StaticToken, TokenSource
 
@@ -83,6 +84,7 @@ __all__ = [
     "PublisherClosed",
     "QueryClient",
     "Refusal",
+    "Report",
     "ResourceExhausted",
     "Series",
     "SeriesColumns",
@@ -159,6 +161,7 @@ _HOMES = {
         "Series",
         "SeriesColumns",
     ),
+    "report": ("Report",),
     "results": (
         "BatchResult",
         "Refusal",

@@ -183,6 +183,7 @@ class QueryClient:
     read_series = _blocking(AsyncQueryClient.read_series)
     aggregate = _blocking(AsyncQueryClient.aggregate)
     sql = _blocking(AsyncQueryClient.sql)
+    report = _blocking(AsyncQueryClient.report)
     ledger = _blocking(AsyncQueryClient.ledger)
     storage_usage = _blocking(AsyncQueryClient.storage_usage)
     seal_epochs = _blocking(AsyncQueryClient.seal_epochs)

@@ -6,7 +6,7 @@ their start and exclude their end.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import grpc
@@ -21,6 +21,7 @@ from tidewire.type.v1 import columns_pb2
 from tidewire_client.connect import STORAGE, AsyncConnection
 from tidewire_client.errors import InvalidArgument
 from tidewire_client.names import device_name, last_segment, tenant_name
+from tidewire_client.report import Report, join_report, report_request
 from tidewire_client.status import from_rpc_error
 from tidewire_client.times import Moment, timestamp_us, to_duration, to_timestamp
 
@@ -379,6 +380,55 @@ class AsyncQueryClient:
         `polars.read_ipc_stream(answer)` a data frame.
         """
         return b"".join([part async for part in self.iterate_sql(statement, timeout_seconds=timeout_seconds)])
+
+    async def report(
+        self,
+        *,
+        month: date | None = None,
+        start: date | None = None,
+        end: date | None = None,
+        devices: Sequence[str] = (),
+        filter: str = "",  # noqa: A002 - as in the API
+        metrics: Sequence[str] = (),
+        granularity: str = "month",
+        group_by_label: str = "",
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Report:
+        """Usage and key figures of whole days or months (UTC), by device or by the value of a label.
+
+        Args:
+            month: any day of the month that is asked for.
+            start: first day; with `end`, instead of a month. At most 366 days.
+            end: first day that is left out.
+            devices: device ids, at most 10,000; none: those that `filter` admits, or all.
+            filter: as in listing devices, such as `type = pump AND labels.site = north`.
+            metrics: metric names; none: all.
+            granularity: length of a period: `month` or `day`.
+            group_by_label: key of a label; one row for all devices of one value of it.
+            on_progress: is told the share of the work that is done, 0 to 1, as it rises.
+        """
+        request = report_request(await self._parent(), month, start, end, granularity)
+        request.devices.extend(devices)
+        request.filter = filter
+        request.metrics.extend(metrics)
+        request.group_by_label = group_by_label
+        parts: list[rpc.ReportResponse] = []
+        channel = await self.connection.channel(STORAGE)
+        stream = StorageServiceStub(channel).Report(
+            request, metadata=self.connection.metadata(), timeout=_STREAM_SECONDS
+        )
+        try:
+            async for part in stream:
+                parts.append(part)
+                if on_progress is not None:
+                    on_progress(part.progress)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(
+                error, STORAGE, ", ".join(self.connection.known_addresses(STORAGE))
+            ) from error
+        finally:
+            stream.cancel()
+        return join_report(parts)
 
     async def ledger(
         self, *, tenant: str = "", start: Moment | None = None, end: Moment | None = None

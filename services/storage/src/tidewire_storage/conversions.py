@@ -40,7 +40,7 @@ _FUNCTIONS: dict[int, Function] = {
     pb.P99: Function.P99,
 }
 _ENUM = {function: pb.AggregateFunction.ValueType(number) for number, function in _FUNCTIONS.items()}
-_TIERS = {
+TIERS = {
     Tier.RAW: pb.RAW,
     Tier.ROLLUP_1M: pb.ROLLUP_1M,
     Tier.ROLLUP_1H: pb.ROLLUP_1H,
@@ -193,7 +193,7 @@ def page_to_series(page: SeriesPage) -> pb.ListSeriesResponse:
 
 def aggregated_to_message(answer: Aggregated, asked: Sequence[Function]) -> pb.AggregateResponse:
     """The answer of Aggregate."""
-    message = pb.AggregateResponse(tier=_TIERS[answer.tier])
+    message = pb.AggregateResponse(tier=TIERS[answer.tier])
     for series in answer.series:
         one = message.series.add(device=series.device_id, metric=series.metric, group=series.group)
         one.bucket_start_unix_us.extend(series.bucket_start_us.tolist())

@@ -98,5 +98,5 @@ def report_part_to_message(part: ReportPart) -> pb.ReportResponse:
         coverage=part.coverage.tolist(),
         estimated_bytes=(partials.count * part.bytes_per_reading).tolist(),
         progress=part.progress,
-        tier=part.tier.value,
+        tier=convert.TIERS[part.tier],
     )

@@ -748,8 +748,8 @@ class ReportResponse(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     progress: _builtins.float
     """Share of the work that is done, 0 to 1. A part may have this alone."""
-    tier: _builtins.str
-    """What was read so far: `raw` for readings, or the width of rollups such as `1d`; the finest, when there were several."""
+    tier: Global___AggregateTier.ValueType
+    """What was read so far; the finest, when there were several."""
     @_builtins.property
     def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Device ids, or values of the label ("": devices without it), which `subject_index` points into."""
@@ -856,7 +856,7 @@ class ReportResponse(_message.Message):
         coverage: _abc.Iterable[_builtins.float] | None = ...,
         estimated_bytes: _abc.Iterable[_builtins.float] | None = ...,
         progress: _builtins.float = ...,
-        tier: _builtins.str = ...,
+        tier: Global___AggregateTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
