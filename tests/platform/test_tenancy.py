@@ -78,6 +78,7 @@ async def test_a_tenants_token_reaches_nothing_of_another(up: UpProcess) -> None
         drain(
             storage.RunSql(storage_pb2.RunSqlRequest(parent=theirs.name, statement="SELECT 1"), metadata=mine)
         ),
+        drain(storage.Report(storage_pb2.ReportRequest(parent=theirs.name), metadata=mine)),
     ]
     codes = [await code_of(call) for call in calls]
     assert codes == [grpc.StatusCode.PERMISSION_DENIED] * len(calls)

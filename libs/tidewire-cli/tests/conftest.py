@@ -159,6 +159,12 @@ class Storage(storage_pb2_grpc.StorageServiceServicer):
     """Has one series, d-1/a, of the rows 0 to 9 s; a ledger with the difference it is told to have."""
 
     difference: int = 0
+    reports: list[storage_pb2.ReportRequest] = field(default_factory=list)
+    report_parts: list[storage_pb2.ReportResponse] = field(default_factory=list)
+
+    def Report(self, request, context):
+        self.reports.append(request)
+        yield from self.report_parts
 
     def GetLatest(self, request, context):
         if request.metrics and "a" not in request.metrics:

@@ -13,6 +13,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
+from google.type.date_pb2 import Date
 from grpc import aio
 from grpc_status import rpc_status
 
@@ -513,3 +514,105 @@ async def test_run_sql_streams_arrow(api: Api, acme: TestTenant) -> None:
     text = await asyncio.to_thread(metrics)
     assert 'tidewire_storage_sql_statements_total{outcome="ok"} 1.0' in text
     assert "tidewire_storage_sql_scanned_readings_total 10.0" in text
+
+
+OCTOBER, NOVEMBER = Date(year=2023, month=10), Date(year=2023, month=11)
+
+
+async def test_report(api: Api, acme: TestTenant) -> None:
+    reader = api.as_(acme, Role.READER)
+    day = 86_400 * SECOND
+    november = 1_698_796_800 * SECOND
+    for name, site in (("a", "north"), ("b", "north"), ("c", "")):
+        device = api.world.add_device(acme, name, labels={"site": site} if site else {})
+        await api.publish(device, ["m"], [(november - 1, [1.0]), (november, [4.0]), (november + day, [8.0])])
+
+    async def run(request: pb.ReportRequest) -> pb.ReportResponse:
+        request.parent = "tenants/acme"
+        parts = [part async for part in api.stub.Report(request, metadata=reader)]
+        whole = pb.ReportResponse()
+        for part in parts:  # of one part with rows
+            assert not (whole.readings and part.readings)
+            whole.MergeFrom(part)
+        assert whole.progress == 1.0
+        return whole
+
+    async def stored() -> bool:
+        answer = await api.stub.GetLatest(pb.GetLatestRequest(parent="tenants/acme"), metadata=reader)
+        return len(answer.values) == 3
+
+    await until(stored)
+    months = pb.ReportRequest(
+        start_date=Date(year=2023, month=10, day=31), end_date=Date(year=2023, month=11, day=3), devices=["b"]
+    )
+    found = [part async for part in api.stub.Report(_of_acme(months), metadata=reader)]
+    rows = {
+        part.period_start_unix_us[row]: (part.readings[row], part.avg[row], part.coverage[row])
+        for part in found
+        for row in range(len(part.readings))
+    }
+    assert rows == {november - day: (1, 1.0, 1.0), november: (2, 6.0, 1.0)}
+    by_site = await run(pb.ReportRequest(month=NOVEMBER, group_by_label="site", metrics=["m"]))
+    assert (list(by_site.subjects), list(by_site.metrics)) == (["", "north"], ["m"])
+    assert list(by_site.readings) == [2, 4]
+    assert list(by_site.devices) == list(by_site.active_devices) == [1, 2]
+    assert list(by_site.active_days) == [2, 2]
+    assert list(by_site.coverage) == pytest.approx([2 / 30, 2 / 30])
+    assert list(by_site.first_time_unix_us) == [november, november]
+    assert list(by_site.last) == [8.0, 8.0]
+    assert by_site.estimated_bytes[1] == pytest.approx(2 * by_site.estimated_bytes[0])
+    assert by_site.estimated_bytes[0] > 0
+    assert by_site.tier == pb.RAW
+    filtered = await run(pb.ReportRequest(month=OCTOBER, filter='labels.site = "north" AND name = "a"'))
+    assert (list(filtered.subjects), list(filtered.readings)) == (["a"], [1])
+    nothing = await run(pb.ReportRequest(month=Date(year=2023, month=9)))
+    assert not nothing.readings
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"http://{api.service.metrics_address}/metrics") as page:
+            return str(page.read().decode())
+
+    assert 'tidewire_storage_reports_total{outcome="ok"} 4.0' in await asyncio.to_thread(metrics)
+
+
+def _of_acme(request: pb.ReportRequest) -> pb.ReportRequest:
+    request.parent = "tenants/acme"
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "told"),
+    [
+        ({}, "INVALID_ARGUMENT", "start_date: is missing"),
+        ({"start_date": OCTOBER}, "INVALID_ARGUMENT", "end_date: is missing"),
+        ({"month": OCTOBER, "end_date": NOVEMBER}, "INVALID_ARGUMENT", "leave one of them out"),
+        ({"month": Date(year=2023, month=13)}, "INVALID_ARGUMENT", "month: 2023-13-0 is no date"),
+        ({"month": Date(month=1)}, "INVALID_ARGUMENT", "month: 0-1-0 is no date"),
+        ({"month": Date(year=9999, month=12)}, "INVALID_ARGUMENT", "earlier"),
+        ({"month": Date(year=2023, month=1, day=1)}, "INVALID_ARGUMENT", "month: has a day"),
+        ({"start_date": NOVEMBER, "end_date": OCTOBER}, "INVALID_ARGUMENT", "end_date: is not after"),
+        (
+            {"start_date": Date(year=2023, month=2, day=29), "end_date": NOVEMBER},
+            "INVALID_ARGUMENT",
+            "start_date: 2023-2-29",
+        ),
+        ({"start_date": Date(year=2022, month=10), "end_date": NOVEMBER}, "INVALID_ARGUMENT", "at most 366"),
+        ({"month": OCTOBER, "granularity": 7}, "INVALID_ARGUMENT", "granularity"),
+        ({"month": OCTOBER, "group_by_label": "A b"}, "INVALID_ARGUMENT", "group_by_label"),
+        ({"month": OCTOBER, "metrics": ["A"]}, "INVALID_ARGUMENT", "metrics[0]"),
+        ({"month": OCTOBER, "devices": ["a"], "filter": 'name = "a"'}, "FILTER_INVALID", "filter"),
+        ({"month": OCTOBER, "filter": "name ="}, "FILTER_INVALID", "filter"),
+        ({"month": OCTOBER, "devices": ["theirs"]}, "NOT_FOUND", "tenants/acme/devices/theirs"),
+        ({"month": OCTOBER, "parent": "tenants/other"}, "OTHER_TENANT", "tenant"),
+    ],
+)
+async def test_report_refuses(
+    api: Api, acme: TestTenant, request_: dict[str, object], reason: str, told: str
+) -> None:
+    api.world.add_device(api.world.add_tenant("other"), "theirs")
+    api.world.add_device(acme, "a")
+    request = pb.ReportRequest(**{"parent": "tenants/acme", **request_})  # type: ignore[arg-type]
+    call = api.stub.Report(request, metadata=api.as_(acme, Role.READER))
+    _, found, message = await refused(collect(call))
+    assert found == reason
+    assert told in message

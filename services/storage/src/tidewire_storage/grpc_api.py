@@ -20,7 +20,7 @@ from tidewire_storage.application.report import Report
 from tidewire_storage.application.run_sql import RunSql
 from tidewire_storage.application.sweep import MAX_US
 from tidewire_storage.latest_wire import EncodedResponse, page_to_latest
-from tidewire_storage.report_conversions import report_asked, report_part_to_message
+from tidewire_storage.report_wire import report_asked, report_part_to_message
 
 _LATEST_DEFAULT, _LATEST_MOST = 1_000, 15_000
 _SERIES_DEFAULT, _SERIES_MOST = 1_000, 10_000
