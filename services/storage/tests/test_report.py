@@ -237,6 +237,7 @@ async def test_a_fleet_on_both_stores_in_small_parts(rig: Any, monkeypatch: pyte
     """Sealed and unsealed blocks, parts that end within a period, slices of devices, a filter."""
     monkeypatch.setattr(report_module, "PART_ROWS", 7)
     monkeypatch.setattr(report_module, "_DEVICES_AT_ONCE", 3)
+    monkeypatch.setattr(report_module, "_MOST_DAY_ROWS", 10)
     tenant, rng = rig.world.add_tenant("acme"), np.random.default_rng(5)
     model: dict[str, dict[tuple[int, str], float]] = {}
     labels: dict[str, str] = {}

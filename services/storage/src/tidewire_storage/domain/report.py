@@ -53,8 +53,9 @@ class Tallies:
         )
 
 
-def tallies_of(daily: Partials, periods: Periods) -> Tallies:
+def tallies_of(days: Sequence[Partials], periods: Periods) -> Tallies:
     """From what is known per (device, day); each of these must occur once."""
+    daily = _concatenated(days)
     bits = np.left_shift(np.int64(1), periods.offset(daily.bucket))
     ones = np.ones(len(daily), np.int64)
     by_period = replace(daily, bucket=periods.starts(daily.bucket))
@@ -98,14 +99,17 @@ def joined(parts: Sequence[Tallies]) -> Tallies:
         device = np.empty(0, np.int32)
         partials = Partials(device, nothing, nothing, none, none, none, nothing, none, nothing, none, none)
         return Tallies(partials, nothing, nothing, nothing)
-    columns = (
-        np.concatenate([getattr(part.partials, field.name) for part in parts]) for field in fields(Partials)
-    )
     return Tallies(
-        Partials(*columns),
+        _concatenated([part.partials for part in parts]),
         np.concatenate([part.days for part in parts]),
         np.concatenate([part.devices for part in parts]),
         np.concatenate([part.device_days for part in parts]),
+    )
+
+
+def _concatenated(parts: Sequence[Partials]) -> Partials:
+    return Partials(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Partials))
     )
 
 
