@@ -161,7 +161,8 @@ class Aggregate:
                     tally.check_rows,
                 )
                 tally.add_partials(found.parts)
-                tiers.append(TIER_OF[found.tier.level if found.tier else None])
+                if any(len(part) for part in found.parts.values()):
+                    tiers.append(TIER_OF[found.tier.level if found.tier else None])
                 continue
             wanted = Wanted(chosen)
             async for rows in sweep(self._store, self._directories, tenant, place, wanted, names, start, end):

@@ -1,0 +1,53 @@
+"""What storage needs from the world: a place for readings (`readings`) and one for events (`events`)."""
+
+from tidewire_storage.ports.events import (
+    EventAccount,
+    EventFilter,
+    EventFlush,
+    EventKey,
+    EventStore,
+    StoredEvent,
+)
+from tidewire_storage.ports.readings import (
+    BlockReader,
+    BlockWriter,
+    Flush,
+    LedgerAccount,
+    LedgerLine,
+    PartitionFlush,
+    ProgressMoved,
+    RangesOf,
+    Seal,
+    Sealing,
+    Store,
+    StoredProgress,
+    StoreFull,
+    SweepPutOff,
+    TenantUsage,
+    Upkeep,
+)
+
+__all__ = [
+    "BlockReader",
+    "BlockWriter",
+    "EventAccount",
+    "EventFilter",
+    "EventFlush",
+    "EventKey",
+    "EventStore",
+    "Flush",
+    "LedgerAccount",
+    "LedgerLine",
+    "PartitionFlush",
+    "ProgressMoved",
+    "RangesOf",
+    "Seal",
+    "Sealing",
+    "Store",
+    "StoreFull",
+    "StoredEvent",
+    "StoredProgress",
+    "SweepPutOff",
+    "TenantUsage",
+    "Upkeep",
+]
