@@ -179,7 +179,12 @@ def _timed(name: str, ask: Callable[[], int], least: int, scale: Scale) -> Figur
         seconds.append(time.perf_counter() - began)
     note = f"{len(seconds)} times, p99 {np.percentile(seconds, 99) * 1e3:.1f} ms; {number:,} rows"
     return Figure(
-        f"{name}, through gRPC, p50", statistics.median(seconds) * 1e3, "ms", _GOALS_MS[name], note, at_most=True
+        f"{name}, through gRPC, p50",
+        statistics.median(seconds) * 1e3,
+        "ms",
+        _GOALS_MS[name],
+        note,
+        at_most=True,
     )
 
 

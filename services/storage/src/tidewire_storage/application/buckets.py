@@ -126,8 +126,9 @@ class Buckets:
         late = [block for block in readings if not _covered(block, covered)]
         touched = await self._touched(late, device_uids, begin, end, tier)
         dirty = intervals_of(touched, tier.width_us)
-        edges = [(start_us, begin), (end, end_us)]
-        return _Plan(tier, (begin, end), dirty, [edge for edge in edges if edge[0] < edge[1]])
+        edges = [(start_us, begin)] if MIN_US < start_us < begin else []
+        edges += [(end, end_us)] if end < end_us < MAX_US else []
+        return _Plan(tier, (begin, end), dirty, edges)
 
     async def _touched(
         self, blocks: Sequence[StoredBlock], device_uids: Sequence[bytes], begin: int, end: int, tier: Tier
@@ -162,7 +163,7 @@ class Buckets:
             metrics,
             [plan.inner],
             plan.tier,
-            replace(gathering, wide=wide, skipped=plan.dirty),
+            replace(gathering, wide=None if width_us == plan.tier.width_us else wide, skipped=plan.dirty),
         )
         counted = await self._rollup.counted(
             tenant,

@@ -118,15 +118,16 @@ def partials_of(rows: Collapsed, metric: int, width_us: int | None, origin_us: i
 
 
 def merge_partials(parts: Sequence[Partials]) -> Partials:
-    """Merges partial results of the same metric."""
+    """Merges partial results of the same metric: each (device, bucket) once, in this order."""
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len(parts) == 1 and _in_order(parts[0]):
+        return parts[0]
 
     def joined(name: str) -> NDArray[np.float64]:
         return np.concatenate([getattr(part, name) for part in parts])
 
     device = np.concatenate([part.device for part in parts])
     bucket = np.concatenate([part.bucket for part in parts])
-    if not len(device):
-        return parts[0]
     first_us = np.concatenate([part.first_us for part in parts])
     last_us = np.concatenate([part.last_us for part in parts])
     count = np.concatenate([part.count for part in parts])
@@ -156,3 +157,9 @@ def merge_partials(parts: Sequence[Partials]) -> Partials:
         joined("last")[by_last][ends],
         squares,
     )
+
+
+def _in_order(part: Partials) -> bool:
+    device, bucket = part.device, part.bucket
+    rising = (device[1:] > device[:-1]) | ((device[1:] == device[:-1]) & (bucket[1:] > bucket[:-1]))
+    return bool(rising.all())
