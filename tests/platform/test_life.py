@@ -25,7 +25,7 @@ async def refused(process: UpProcess, seconds: float = 20) -> str:
         return process.status is not None
 
     try:
-        await until(ended, "the start is refused", seconds)
+        await until(ended, "the start is refused", seconds * process.backend.patience)
     except AssertionError:
         await process.stop()
         raise
