@@ -111,7 +111,7 @@ def expected(
     }
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(steps=STEPS, least=st.sampled_from([1, 8, 1000]))
 def test_buckets_are_those_of_a_dictionary(
     rig_type: Callable[[Path], Any], steps: list[Any], least: int
@@ -333,13 +333,13 @@ async def test_dense_epochs_stay_as_they_are(rig: Any) -> None:
     assert await rig.merging.round() == 0
 
 
-@pytest.mark.parametrize("slice_cells", [40])
+@pytest.mark.parametrize("slice_cells", [20])
 async def test_many_devices_are_merged_slice_by_slice(
     rig: Any, monkeypatch: pytest.MonkeyPatch, slice_cells: int
 ) -> None:
     monkeypatch.setattr("tidewire_storage.application.merge.SLICE_CELLS", slice_cells)
     tenant = rig.world.add_tenant("acme")
-    devices = [rig.world.add_device(tenant, f"d{number}") for number in range(12)]
+    devices = [rig.world.add_device(tenant, f"d{number}") for number in range(6)]
     models = [await a_day(rig, device, epochs=2, rows=10) for device in devices]
     assert await merge(rig) > 0
     for device, model in zip(devices, models, strict=True):

@@ -50,7 +50,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(steps=STEPS)
 def test_it_answers_as_the_model_does(rig_type: Callable[[Path], Any], steps: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -176,7 +176,7 @@ STEPS = st.lists(st.one_of(BATCH, BATCH, BATCH, st.just(("seal",))), min_size=1,
 LABELS = {"d0": "north", "d1": "north", "d2": "<&south>"}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     steps=STEPS,
     first=st.integers(OCT_30 - 1, OCT_30 + 2),
