@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tidewire_kit import topics
 from tidewire_kit.errors import InvalidArgument, NotFound, TidewireError
 from tidewire_kit.ids import new_uid
+from tidewire_storage.application import daily as daily_module
 from tidewire_storage.application import report as report_module
-from tidewire_storage.application.daily import DailyPartials
+from tidewire_storage.application.daily import Daily
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.report import Asked, Report
 from tidewire_storage.domain.periods import DAY_US, Granularity, Periods
@@ -52,7 +53,7 @@ Rows = dict[tuple[str, str, int], Row]
 
 def use(rig: Any, seen: list[tuple[str, int]] | None = None) -> Report:
     """The use case over a rig's store."""
-    daily = DailyPartials(rig.buckets)
+    daily = Daily(rig.store, rig.directories, rig.buckets, rig.rollup)
 
     def observe(outcome: str, seconds: float, rows: int) -> None:
         if seen is not None:
@@ -237,7 +238,7 @@ async def test_a_fleet_on_both_stores_in_small_parts(rig: Any, monkeypatch: pyte
     """Sealed and unsealed blocks, parts that end within a period, slices of devices, a filter."""
     monkeypatch.setattr(report_module, "PART_ROWS", 7)
     monkeypatch.setattr(report_module, "_DEVICES_AT_ONCE", 3)
-    monkeypatch.setattr(report_module, "_MOST_DAY_ROWS", 10)
+    monkeypatch.setattr(daily_module, "_CELLS_AT_ONCE", 40)
     tenant, rng = rig.world.add_tenant("acme"), np.random.default_rng(5)
     model: dict[str, dict[tuple[int, str], float]] = {}
     labels: dict[str, str] = {}

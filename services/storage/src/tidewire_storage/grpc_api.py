@@ -19,8 +19,9 @@ from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.application.report import Report
 from tidewire_storage.application.run_sql import RunSql
 from tidewire_storage.application.sweep import MAX_US
-from tidewire_storage.latest_wire import EncodedResponse, page_to_latest
-from tidewire_storage.report_wire import report_asked, report_part_to_message
+from tidewire_storage.latest_wire import page_to_latest
+from tidewire_storage.report_wire import report_asked, report_part_encoded
+from tidewire_storage.wire import EncodedResponse
 
 _LATEST_DEFAULT, _LATEST_MOST = 1_000, 15_000
 _SERIES_DEFAULT, _SERIES_MOST = 1_000, 10_000
@@ -52,7 +53,9 @@ class StorageServicer:
         self._events = events
         self._report = report
 
-    async def GetLatest(self, request: pb.GetLatestRequest, call: Call) -> EncodedResponse:
+    async def GetLatest(
+        self, request: pb.GetLatestRequest, call: Call
+    ) -> EncodedResponse | pb.GetLatestResponse:
         """Newest value of each metric."""
         tenant = _tenant(request.parent, call)
         page = await self._series.page(
@@ -113,7 +116,7 @@ class StorageServicer:
         async with aclosing(self._report.run(tenant, report_asked(request))) as parts:
             async for part in parts:
                 call.check()
-                await call.context.write(report_part_to_message(part).SerializeToString())
+                await call.context.write(report_part_encoded(part))
 
     async def ListEvents(self, request: pb.ListEventsRequest, call: Call) -> pb.ListEventsResponse:
         """Events, newest first."""

@@ -10,29 +10,34 @@ from numpy.typing import NDArray
 
 from tidewire.storage.v1 import storage_pb2 as pb
 from tidewire_storage.application.latest import SeriesColumns, SeriesPage
+from tidewire_storage.wire import EncodedResponse
 
 _VALUES, _DEVICE, _METRIC = b"\x0a", b"\x0a", b"\x12"
 """Tags: field 1, 1 and 2, length-delimited."""
 _TIME, _VALUE = 0x19, 0x21
 """Tags: fields 3 and 4, 64 bits."""
 _NUMBERS_BYTES = 18
+_FEW = 32
+"""Values that are quicker as messages."""
 
 
-class EncodedResponse:
-    """A response that is serialised already."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def SerializeToString(self) -> bytes:
-        """The bytes."""
-        return self._data
-
-
-def page_to_latest(page: SeriesPage) -> EncodedResponse:
+def page_to_latest(page: SeriesPage) -> EncodedResponse | pb.GetLatestResponse:
     """A page of GetLatest."""
+    return _message(page) if sum(map(len, page.parts)) <= _FEW else page_encoded(page)
+
+
+def _message(page: SeriesPage) -> pb.GetLatestResponse:
+    return pb.GetLatestResponse(
+        values=[
+            pb.LatestValue(device=one.device_id, metric=one.metric, time_unix_us=one.last_us, value=one.value)
+            for one in page.entries
+        ],
+        next_page_token=page.next_page_token,
+    )
+
+
+def page_encoded(page: SeriesPage) -> EncodedResponse:
+    """A page of any size."""
     token = pb.GetLatestResponse(next_page_token=page.next_page_token).SerializeToString()
     return EncodedResponse(b"".join([_encoded(part) for part in page.parts if len(part)] + [token]))
 

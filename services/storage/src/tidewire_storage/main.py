@@ -21,7 +21,7 @@ from tidewire_storage.adapters.embedded import EmbeddedEventStore, EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
 from tidewire_storage.application.buckets import Buckets
-from tidewire_storage.application.daily import DailyPartials
+from tidewire_storage.application.daily import Daily
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.event_housekeeping import EventHousekeeping
 from tidewire_storage.application.gather import EpochLimits
@@ -128,7 +128,14 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         accounts,
         run_sql,
         ListEvents(event_store, names),
-        Report(store, DailyPartials(buckets), names, ctx.clock, incarnation, metrics.report_ended),
+        Report(
+            store,
+            Daily(store, directories, buckets, rollup),
+            names,
+            ctx.clock,
+            incarnation,
+            metrics.report_ended,
+        ),
     )
     descriptor = storage_pb2.DESCRIPTOR.services_by_name["StorageService"]
 

@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import numpy as np
 from google.type.date_pb2 import Date
 
 from tidewire.storage.v1 import storage_pb2 as pb
@@ -11,9 +12,11 @@ from tidewire_storage import conversions as convert
 from tidewire_storage.application.report import Asked, ReportPart
 from tidewire_storage.domain.aggregates import Function
 from tidewire_storage.domain.periods import Granularity, Periods
+from tidewire_storage.wire import packed_doubles, packed_fixed64, packed_varints
 
 MOST_DAYS = 366
 _EPOCH = date(1970, 1, 1)
+_FIELD = {field.name: field.number for field in pb.ReportResponse.DESCRIPTOR.fields}
 _GRANULARITY = {
     pb.REPORT_GRANULARITY_UNSPECIFIED: Granularity.MONTH,
     pb.REPORT_GRANULARITY_MONTH: Granularity.MONTH,
@@ -73,30 +76,30 @@ def _date(message: Date, field: str) -> date:
         ) from None
 
 
-def report_part_to_message(part: ReportPart) -> pb.ReportResponse:
-    """A part."""
-    partials = part.tallies.partials
-    return pb.ReportResponse(
-        subjects=part.subjects,
-        metrics=part.metrics,
-        subject_index=part.subject.tolist(),
-        metric_index=part.metric.tolist(),
-        period_start_unix_us=partials.bucket.tolist(),
-        readings=partials.count.tolist(),
-        min=partials.least.tolist(),
-        max=partials.greatest.tolist(),
-        avg=partials.column(Function.AVG).tolist(),
-        sum=partials.total.tolist(),
-        stddev=partials.column(Function.STDDEV).tolist(),
-        first=partials.first.tolist(),
-        last=partials.last.tolist(),
-        first_time_unix_us=partials.first_us.tolist(),
-        last_time_unix_us=partials.last_us.tolist(),
-        devices=part.members.tolist(),
-        active_devices=part.tallies.devices.tolist(),
-        active_days=part.tallies.active_days.tolist(),
-        coverage=part.coverage.tolist(),
-        estimated_bytes=(partials.count * part.bytes_per_reading).tolist(),
-        progress=part.progress,
-        tier=convert.TIERS[part.tier],
+def report_part_encoded(part: ReportPart) -> bytes:
+    """A part as a ReportResponse's bytes."""
+    partials, tallies = part.tallies.partials, part.tallies
+    texts = pb.ReportResponse(
+        subjects=part.subjects, metrics=part.metrics, progress=part.progress, tier=convert.TIERS[part.tier]
     )
+    columns = [
+        packed_varints(_FIELD["subject_index"], part.subject),
+        packed_varints(_FIELD["metric_index"], part.metric),
+        packed_varints(_FIELD["readings"], partials.count),
+        packed_varints(_FIELD["devices"], part.members),
+        packed_varints(_FIELD["active_devices"], tallies.devices),
+        packed_varints(_FIELD["active_days"], tallies.active_days),
+        packed_fixed64(_FIELD["period_start_unix_us"], partials.bucket),
+        packed_fixed64(_FIELD["first_time_unix_us"], partials.first_us),
+        packed_fixed64(_FIELD["last_time_unix_us"], partials.last_us),
+        packed_doubles(_FIELD["min"], partials.least),
+        packed_doubles(_FIELD["max"], partials.greatest),
+        packed_doubles(_FIELD["avg"], partials.column(Function.AVG)),
+        packed_doubles(_FIELD["sum"], partials.total),
+        packed_doubles(_FIELD["stddev"], partials.column(Function.STDDEV)),
+        packed_doubles(_FIELD["first"], partials.first),
+        packed_doubles(_FIELD["last"], partials.last),
+        packed_doubles(_FIELD["coverage"], part.coverage),
+        packed_doubles(_FIELD["estimated_bytes"], partials.count * np.float64(part.bytes_per_reading)),
+    ]
+    return b"".join([texts.SerializeToString(), *columns])

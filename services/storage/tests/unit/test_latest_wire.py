@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tidewire.storage.v1 import storage_pb2 as pb
 from tidewire_storage.application.latest import SeriesColumns, SeriesPage
-from tidewire_storage.latest_wire import page_to_latest
+from tidewire_storage.latest_wire import page_encoded, page_to_latest
 
 IDS = st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}", fullmatch=True), min_size=1, max_size=6)
 METRICS = st.lists(st.from_regex(r"[a-z][a-z0-9_]{0,62}", fullmatch=True), min_size=1, max_size=6)
@@ -43,14 +43,15 @@ def test_generated_code_reads_the_same(
         )
         for device, metric, time_us, value in rows:
             expected.values.add(device=ids[device], metric=metrics[metric], time_unix_us=time_us, value=value)
-    assert pb.GetLatestResponse.FromString(page_to_latest(page).SerializeToString()) == expected
+    for answer in (page_to_latest(page), page_encoded(page)):
+        assert pb.GetLatestResponse.FromString(answer.SerializeToString()) == expected
 
 
 def test_the_longest_names() -> None:
     column = np.array([5, 6])
     both = np.array([0, 1], np.int32)
     part = SeriesColumns(["d" * 63, "e"], ["m" * 63, "n"], both, both, column, column, column / 2)
-    message = pb.GetLatestResponse.FromString(page_to_latest(SeriesPage([part])).SerializeToString())
+    message = pb.GetLatestResponse.FromString(page_encoded(SeriesPage([part])).SerializeToString())
     assert [(one.device, one.metric, one.time_unix_us, one.value) for one in message.values] == [
         ("d" * 63, "m" * 63, 5, 2.5),
         ("e", "n", 6, 3.0),

@@ -16,8 +16,8 @@ from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.rollup import Gathering, Interval, Rollup, intervals_of
 from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, rows_in
 from tidewire_storage.domain.aggregates import Partials, merge_partials
-from tidewire_storage.domain.blocks import ROLLUP_DAY, StoredBlock, TopicPartitionKey
-from tidewire_storage.domain.rollups import DAY_US, TIERS, Tier, metric_of
+from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.rollups import DAY_US, TIERS, Tier
 from tidewire_storage.ports import BlockReader
 
 WORTH_DEVICE_DAYS = 32.0
@@ -78,34 +78,20 @@ class Buckets:
                 if width_us is not None and width_us % tier.width_us:
                     continue
                 for _ in range(_TRIES):
-                    seals = await self._store.seals(place)
-                    plan = await self._plan(tenant, place, device_uids, tier, start_us, end_us)
+                    plan = await self.plan(tenant, place, device_uids, tier, start_us, end_us)
                     if plan is None:
                         break
                     parts = await self._carry_out(
                         plan, tenant, place, device_uids, metrics, width_us, origin_us, gathering
                     )
-                    if await self._store.seals(place) == seals:
+                    if not plan.counted or await self._store.seals(place) == plan.seals:
                         return Bucketed(parts, tier)
         counted = await self._rollup.counted(
             tenant, place, device_uids, metrics, [(start_us, end_us)], width_us, origin_us, gathering
         )
         return Bucketed(counted, None)
 
-    async def metrics(
-        self, tenant: TenantId, place: TopicPartitionKey, start_us: int, end_us: int
-    ) -> tuple[str, ...]:
-        """Names of the metrics that blocks with times in [start_us, end_us) have, in order."""
-        readings = await self._store.find(tenant, place, start_us, end_us)
-        rollups = await self._store.find(
-            tenant, place, start_us // DAY_US * DAY_US, end_us, rollup=ROLLUP_DAY
-        )
-        names = {name for block in readings for names in block.facts.metric_sets for name in names}
-        for block in rollups:
-            names |= {metric_of(name) for names in block.facts.metric_sets for name in names}
-        return tuple(sorted(names))
-
-    async def _plan(
+    async def plan(
         self,
         tenant: TenantId,
         place: TopicPartitionKey,
@@ -113,22 +99,25 @@ class Buckets:
         tier: Tier,
         start_us: int,
         end_us: int,
-    ) -> "_Plan | None":
-        """None: nothing is rolled up there."""
+    ) -> "Plan | None":
+        """What is to be read for readings in [start_us, end_us) by buckets of a tier. None: nothing is rolled up there.
+
+        It holds as long as the partition's `seals` stay what they were.
+        """
         begin, end = -(-start_us // tier.width_us) * tier.width_us, end_us // tier.width_us * tier.width_us
         if begin >= end:
             return None
-        rollups = await self._store.find(tenant, place, begin, end, rollup=tier.level)
+        look = await self._store.look(tenant, place, begin, end, (tier.level, None))
+        rollups, readings = look.found
         if not rollups:
             return None
-        readings = await self._store.find(tenant, place, begin, end)
         covered = [(block.key.first_offset, block.key.end_offset) for block in rollups]
         late = [block for block in readings if not _covered(block, covered)]
         touched = await self._touched(late, device_uids, begin, end, tier)
         dirty = intervals_of(touched, tier.width_us)
         edges = [(start_us, begin)] if MIN_US < start_us < begin else []
         edges += [(end, end_us)] if end < end_us < MAX_US else []
-        return _Plan(tier, (begin, end), dirty, edges)
+        return Plan(tier, look.seals, rollups, (begin, end), dirty, edges)
 
     async def _touched(
         self, blocks: Sequence[StoredBlock], device_uids: Sequence[bytes], begin: int, end: int, tier: Tier
@@ -144,7 +133,7 @@ class Buckets:
 
     async def _carry_out(
         self,
-        plan: "_Plan",
+        plan: "Plan",
         tenant: TenantId,
         place: TopicPartitionKey,
         device_uids: Sequence[bytes],
@@ -164,13 +153,16 @@ class Buckets:
             [plan.inner],
             plan.tier,
             replace(gathering, wide=None if width_us == plan.tier.width_us else wide, skipped=plan.dirty),
+            (plan.seals, plan.rollups),
         )
+        if not plan.counted:
+            return rolled
         counted = await self._rollup.counted(
             tenant,
             place,
             device_uids,
             metrics,
-            [*plan.edges, *plan.dirty],
+            plan.counted,
             width_us,
             origin_us,
             gathering,
@@ -181,15 +173,22 @@ class Buckets:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """What is read from where."""
 
     tier: Tier
+    seals: int
+    rollups: list[StoredBlock]
     inner: Interval
     """Whole buckets of the tier: from rollups, but for the dirty ones."""
     dirty: list[Interval]
     edges: list[Interval]
     """Parts of buckets: from the readings, as what is dirty."""
+
+    @property
+    def counted(self) -> list[Interval]:
+        """What is not taken from rollups."""
+        return [*self.edges, *self.dirty]
 
 
 def _covered(block: StoredBlock, covered: Sequence[tuple[int, int]]) -> bool:

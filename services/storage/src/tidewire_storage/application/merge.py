@@ -29,7 +29,7 @@ from tidewire_storage.domain.blocks import (
 )
 from tidewire_storage.domain.merging import Merged, merge
 from tidewire_storage.domain.rollups import DAY_US
-from tidewire_storage.domain.rows import SortedTable, uid_list, unique_uids
+from tidewire_storage.domain.rows import SortedTable, joined_tables, uid_list, unique_uids
 from tidewire_storage.domain.sealed_format import PAGE_ROWS, Directory, SealedTable
 from tidewire_storage.ports import RangesOf, Seal, Sealing
 
@@ -176,8 +176,8 @@ class MergeEpochs:
             merged = await asyncio.to_thread(one.merge, chosen, asked, data)
             touched = await self._rollup.touched(one.tenant, merged.tables)
             for level, table in await self._rollup.tables(one.tenant, one.place, touched):
-                one.add(level, [table])
-                one.rollup_rows += table.rows
+                await asyncio.to_thread(one.hold, level, table)
+        await asyncio.to_thread(one.add_held)
         return True
 
 
@@ -193,6 +193,8 @@ class _OfTenant:
     blocks: list[Block] = field(default_factory=list)
     counts: LedgerCounts = field(default_factory=LedgerCounts)
     rollup_rows: int = 0
+    held: dict[int, list[SortedTable]] = field(default_factory=dict)
+    """Rollups by level, of slices so far: a block of few rows takes a query as long as one of many."""
 
     @property
     def keeps(self) -> bool:
@@ -228,6 +230,20 @@ class _OfTenant:
             if merged.tables:
                 self.add(DAY_BLOCK, merged.tables)
         return merged
+
+    def hold(self, level: int, table: SortedTable) -> None:
+        """Rollups of a slice; added once there are enough of them."""
+        held = self.held.setdefault(level, [])
+        held.append(table)
+        self.rollup_rows += table.rows
+        if sum(table.rows * len(table.metrics) for table in held) > SLICE_CELLS:
+            self.add(level, joined_tables(self.held.pop(level)))
+
+    def add_held(self) -> None:
+        """Rollups that are left."""
+        for level, tables in sorted(self.held.items()):
+            self.add(level, joined_tables(tables))
+        self.held.clear()
 
     def add(self, level: int, tables: Sequence[SortedTable]) -> None:
         """A block that is made of the epochs."""

@@ -16,12 +16,11 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.errors import InvalidArgument, TidewireError
 from tidewire_kit.ids import TenantId
 from tidewire_storage.application.aggregate import Tier
-from tidewire_storage.application.daily import DailyPartials, Days
+from tidewire_storage.application.daily import Daily, Days
 from tidewire_storage.application.names import Names
-from tidewire_storage.domain.aggregates import Partials
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.domain.periods import Periods
-from tidewire_storage.domain.report import Tallies, continue_tallies, joined, merge_tallies, tallies_of
+from tidewire_storage.domain.report import Tallies, continue_tallies, joined, merge_tallies
 from tidewire_storage.ports import BlockReader
 
 PART_ROWS = 5_000
@@ -30,8 +29,6 @@ _DEVICES_AT_ONCE = 50_000
 _MOST_GROUP_ROWS = 250_000
 """Some 30 MB, thrice while they are merged."""
 _MERGE_EVERY = 32
-_MOST_DAY_ROWS = 250_000
-"""Of days that are held before they are folded into periods: 22 MB."""
 _FINEST_FIRST = (Tier.RAW, Tier.ROLLUP_1M, Tier.ROLLUP_1H, Tier.ROLLUP_1D)
 
 
@@ -78,7 +75,7 @@ class Report:
     def __init__(
         self,
         store: BlockReader,
-        daily: DailyPartials,
+        daily: Daily,
         names: Names,
         clock: Clock,
         incarnation: bytes,
@@ -183,24 +180,21 @@ class _Held:
         self._periods = periods
         self._subject_of = subject_of
         self._groups = groups
-        self._days: dict[str, list[Partials]] = {}
-        """Since the last fold: folding many days at once is much less work."""
-        self._rows = 0
         self._limit_us = periods.start_us
         """Periods that begin before are complete, and gone."""
         self._open: dict[str, Tallies] = {}
 
     def add(self, days: Days) -> dict[str, Tallies]:
         """Adds days; returns what is complete, by metric, with its subjects."""
-        for metric, daily in days.by_metric.items():
-            self._days.setdefault(metric, []).append(daily)
-            self._rows += len(daily)
+        for metric, grid in days.by_metric.items():
+            later = grid.tallies(self._periods)
+            if len(later):
+                before = self._open.get(metric)
+                self._open[metric] = later if before is None else continue_tallies(before, later)
         limit_us = self._periods.end_us
         if days.before_us < limit_us:
             before_us = np.array([max(days.before_us, self._periods.start_us)])
             limit_us = int(self._periods.starts(before_us)[0])
-        if self._rows > _MOST_DAY_ROWS or limit_us > self._limit_us:
-            self._fold()
         complete: dict[str, Tallies] = {}
         if limit_us > self._limit_us:
             self._limit_us = limit_us
@@ -212,16 +206,8 @@ class _Held:
 
     def rest(self) -> dict[str, Tallies]:
         """What is left when there are no more days."""
-        self._fold()
         complete, self._open = self._open, {}
         return self._out(complete)
-
-    def _fold(self) -> None:
-        for metric, parts in self._days.items():
-            later = tallies_of(parts, self._periods)
-            before = self._open.get(metric)
-            self._open[metric] = later if before is None else continue_tallies(before, later)
-        self._days, self._rows = {}, 0
 
     def _out(self, complete: Mapping[str, Tallies]) -> dict[str, Tallies]:
         found = {metric: tallies for metric, tallies in complete.items() if len(tallies)}

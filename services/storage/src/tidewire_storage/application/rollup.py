@@ -15,7 +15,7 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.directory import Retention
 from tidewire_kit.ids import TenantId
 from tidewire_storage.application.directories import Directories
-from tidewire_storage.application.sweep import Wanted, sweep
+from tidewire_storage.application.sweep import Found, Wanted, sweep
 from tidewire_storage.domain.aggregates import Partials, merge_partials, partials_of
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.domain.collapse import Collapsed
@@ -186,17 +186,29 @@ class Rollup:
         intervals: Iterable[Interval],
         tier: Tier,
         gathering: Gathering = BY_DEVICE,
+        found: Found | None = None,
     ) -> dict[str, Partials]:
-        """Partial results per metric, by the buckets of a tier that begin in the intervals, or as `gathering` says."""
+        """Partial results per metric, by the buckets of a tier that begin in the intervals, or as `gathering` says.
+
+        `found`: all blocks of the tier with such buckets, by one who has looked already.
+        """
         wanted = Wanted(device_uids)
         names = tuple(name for metric in metrics for name in column_names(metric))
         tally = _Tally(metrics, gathering)
         for start_us, end_us in intervals:
             async for rows in sweep(
-                self._store, self._directories, tenant, place, wanted, names, start_us, end_us, tier.level
+                self._store,
+                self._directories,
+                tenant,
+                place,
+                wanted,
+                names,
+                start_us,
+                end_us,
+                tier.level,
+                found,
             ):
-                found = {metric: gathering.wider(partials_in(rows, metric)) for metric in metrics}
-                tally.add(found)
+                tally.add({metric: gathering.wider(partials_in(rows, metric)) for metric in metrics})
         return tally.result()
 
     async def _brought_up_to_date(

@@ -32,6 +32,11 @@ _FEW_DEVICES = 16
 """Of so few the pages of many blocks are few."""
 _FIRST_BLOCKS = 4
 """The first answer should not wait for many blocks."""
+_INLINE_CELLS = 20_000
+"""So few are decoded in about the time that a thread takes to begin."""
+
+Found = tuple[int, list[StoredBlock]]
+"""The number of seals, and the blocks that were found at it."""
 
 
 class Wanted:
@@ -73,24 +78,29 @@ async def sweep(
     start_us: int,
     end_us: int,
     rollup: int | None = None,
+    found: Found | None = None,
 ) -> AsyncIterator[Collapsed]:
     """Yields rows with times in [start_us, end_us): all of one item are later than all of the items before.
 
     Within an item rows are by device and time. `metrics` None: those that are there, in order of name; the columns of
-    two items may then differ. `rollup`: rows of rollups of this level instead of readings.
+    two items may then differ. `rollup`: rows of rollups of this level instead of readings; `found`: all blocks of it,
+    by one who has looked already.
     Where sealing replaces blocks meanwhile, it goes on with what has taken their place.
     """
-    question = _Question(wanted, metrics, end_us)
+    question = Question(wanted, metrics, end_us)
     waiting: list[Part] = []
     missed: set[object] = set()
     step = _FIRST_BLOCKS
-    seals, ahead = await _find(store, tenant, place, start_us, end_us, rollup)
-    more = len(ahead) == _PAGE_BLOCKS
+    if found is None:
+        seals, ahead = await _find(store, tenant, place, start_us, end_us, rollup)
+        more = len(ahead) == _PAGE_BLOCKS
+    else:
+        (seals, ahead), more = found, False
     while ahead:
-        first = _prefix(ahead[:step], wanted, metrics)
+        first = prefix(ahead[:step], question)
         some, ahead = ahead[:first], ahead[first:]
         step = _BLOCKS_AT_ONCE
-        opened: list[_Opened] = []
+        opened: list[Opened] = []
         again = False
         if more and not ahead:
             ahead = await store.find(
@@ -99,7 +109,7 @@ async def sweep(
             more = len(ahead) == _PAGE_BLOCKS
             again = await store.seals(place) != seals  # then this page may not belong to those before
         if not again:
-            opened, gone = await _open(store, directories, some, question, start_us)
+            opened, gone = await open_blocks(store, directories, some, question, start_us)
             again = not gone <= missed
             missed |= gone
         if again:  # what is before `start_us` is out already
@@ -108,17 +118,20 @@ async def sweep(
             waiting = []
             continue
         horizon = ahead[0].facts.min_time_us if ahead else MAX_US
-        rows, waiting = await asyncio.to_thread(_work, opened, question, start_us, waiting, horizon)
+        if not waiting and question.cells(opened) <= _INLINE_CELLS:
+            rows, waiting = _work(opened, question, start_us, waiting, horizon)
+        else:
+            rows, waiting = await asyncio.to_thread(_work, opened, question, start_us, waiting, horizon)
         if len(rows):
             yield rows
         start_us = max(start_us, min(horizon, end_us))
 
 
-def _prefix(blocks: Sequence[StoredBlock], wanted: Wanted, metrics: tuple[str, ...] | None) -> int:
+def prefix(blocks: Sequence[StoredBlock], question: "Question") -> int:
     """How many of the first blocks may be decoded at once: at least one."""
-    if len(wanted) <= _FEW_DEVICES:
+    if len(question.wanted) <= _FEW_DEVICES:
         return len(blocks)
-    cells = 0
+    cells, metrics = 0, question.metrics
     for number, block in enumerate(blocks):
         columns = max(map(len, block.facts.metric_sets)) if metrics is None else len(metrics)
         cells += block.facts.rows * (1 + columns)
@@ -136,9 +149,9 @@ async def rows_in(
     end_us: int,
 ) -> AsyncIterator[NDArray[np.int64]]:
     """Yields the times in [start_us, end_us) of the wanted devices' rows in blocks; of blocks that are gone nothing."""
-    question = _Question(wanted, None, end_us)
+    question = Question(wanted, None, end_us)
     for first in range(0, len(blocks), _BLOCKS_AT_ONCE):
-        opened, _ = await _open(
+        opened, _ = await open_blocks(
             store, directories, blocks[first : first + _BLOCKS_AT_ONCE], question, start_us
         )
         for _, reader in opened:
@@ -156,39 +169,46 @@ async def _find(
     start_us: int,
     end_us: int,
     rollup: int | None,
-) -> tuple[int, list[StoredBlock]]:
+) -> Found:
     """The first page of blocks, with the seals that it knows of."""
-    seals = await store.seals(place)
-    while True:
-        found = await store.find(tenant, place, start_us, end_us, limit=_PAGE_BLOCKS, rollup=rollup)
-        now = await store.seals(place)
-        if now == seals:
-            return seals, found
-        seals = now  # a look takes milliseconds, and seals are seconds apart
+    look = await store.look(tenant, place, start_us, end_us, (rollup,), _PAGE_BLOCKS)
+    return look.seals, look.found[0]
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class Question:
+    """What matters of blocks."""
+
     wanted: Wanted
     metrics: tuple[str, ...] | None
     end_us: int
 
+    def cells(self, opened: Sequence["Opened"]) -> int:
+        """How many are decoded, at most."""
+        wanted = self.metrics
+        return sum(
+            reader.rows * (1 + len(reader.metrics if wanted is None else wanted)) for _, reader in opened
+        )
 
-_Opened = tuple[int, TableReader]
+
+Opened = tuple[int, TableReader]
 """Arrival of its block, and a table of it."""
 
 
-async def _open(
+async def open_blocks(
     store: BlockReader,
     directories: Directories,
     blocks: Sequence[StoredBlock],
-    question: _Question,
+    question: Question,
     start_us: int,
-) -> tuple[list[_Opened], set[object]]:
-    """Tables of the blocks, of sealed ones the pages that matter; and the identities of blocks that are gone."""
+) -> tuple[list[Opened], set[object]]:
+    """Tables of the blocks, of sealed ones the pages that matter; and the identities of blocks that are gone.
+
+    `Question.metrics` None: all. What ends before `start_us` does not matter. Raises BlockDamaged, Unavailable.
+    """
     whole = [block for block in blocks if not block.head_bytes]
     sealed = [block for block in blocks if block.head_bytes]
-    opened: list[_Opened] = []
+    opened: list[Opened] = []
     gone: set[object] = set()
     for block, raw in zip(whole, await store.read(whole) if whole else (), strict=True):
         if raw is None:
@@ -211,7 +231,7 @@ async def _open(
     return opened, gone
 
 
-def _pages(directory: Directory, question: _Question, start_us: int) -> Iterator[tuple[SealedTable, int]]:
+def _pages(directory: Directory, question: Question, start_us: int) -> Iterator[tuple[SealedTable, int]]:
     for table in directory.tables:
         if question.metrics is None or not set(question.metrics).isdisjoint(table.metrics):
             devices = question.wanted.numbers(table.device_uids) >= 0
@@ -220,8 +240,8 @@ def _pages(directory: Directory, question: _Question, start_us: int) -> Iterator
 
 
 def _work(
-    opened: Sequence[_Opened],
-    question: _Question,
+    opened: Sequence[Opened],
+    question: Question,
     start_us: int,
     waiting: list[Part],
     horizon: int,

@@ -77,6 +77,11 @@ class TableReader:
         self._values = values
         self._arrival = arrival
 
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.row_counts.sum())
+
     def time(self) -> NDArray[np.int64]:
         """(rows,): event times in µs."""
         return _joined(self._times, "<i8")

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidewire_storage.domain.aggregates import Partials, merge_partials
-from tidewire_storage.domain.periods import Periods
 
 
 @dataclass(slots=True)
@@ -51,17 +50,6 @@ class Tallies:
         return Tallies(
             rows_of(self.partials, rows), self.days[rows], self.devices[rows], self.device_days[rows]
         )
-
-
-def tallies_of(days: Sequence[Partials], periods: Periods) -> Tallies:
-    """From what is known per (device, day); each of these must occur once."""
-    daily = _concatenated(days)
-    bits = np.left_shift(np.int64(1), periods.offset(daily.bucket))
-    ones = np.ones(len(daily), np.int64)
-    by_period = replace(daily, bucket=periods.starts(daily.bucket))
-    tallies = merge_tallies([Tallies(by_period, bits, ones, ones)])
-    tallies.devices = np.ones(len(tallies), np.int64)
-    return tallies
 
 
 def continue_tallies(before: Tallies, later: Tallies) -> Tallies:

@@ -34,7 +34,7 @@ class Tier:
 TIERS = (Tier(ROLLUP_DAY, DAY_US), Tier(ROLLUP_HOUR, HOUR_US), Tier(ROLLUP_MINUTE, MINUTE_US))
 """From the cheapest to the finest."""
 
-_STATISTICS = (
+STATISTICS = (
     "count",
     "total",
     "least",
@@ -45,6 +45,7 @@ _STATISTICS = (
     "last",
     "squares",
 )
+"""What a row tells of a metric: names of fields of `Partials`."""
 _SECOND_US = 1_000_000
 _SIX_DIGITS = ~np.int64(0xFFFFFFFF)
 """Leaves 20 bits of a float's fraction."""
@@ -54,7 +55,7 @@ _TIMES = ("first_us", "last_us")
 
 def column_names(metric: str) -> tuple[str, ...]:
     """Names of a metric's columns in a table of rollups."""
-    return tuple(f"{metric}:{statistic}" for statistic in _STATISTICS)
+    return tuple(f"{metric}:{statistic}" for statistic in STATISTICS)
 
 
 def metric_of(column: str) -> str:
@@ -86,7 +87,7 @@ def table_of(device_uids: NDArray[np.uint8], rows: Mapping[str, Partials], tier:
         part = rows[metric]
         mine = row_of[at : at + len(part)]
         at += len(part)
-        for statistic, name in zip(_STATISTICS, column_names(metric), strict=True):
+        for statistic, name in zip(STATISTICS, column_names(metric), strict=True):
             column = np.full(len(device), np.nan)
             found = getattr(part, statistic)
             if statistic in _TIMES:
@@ -115,7 +116,7 @@ def partials_in(rows: Collapsed, metric: str) -> Partials:
     """The partial results of a metric in rows of rollups that have its columns."""
     columns = {
         statistic: rows.values[rows.metrics.index(name)]
-        for statistic, name in zip(_STATISTICS, column_names(metric), strict=True)
+        for statistic, name in zip(STATISTICS, column_names(metric), strict=True)
     }
     there = ~np.isnan(columns["count"])
     bucket = rows.time[there]

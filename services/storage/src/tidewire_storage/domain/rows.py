@@ -61,6 +61,25 @@ class SortedTable:
         )
 
 
+def joined_tables(tables: Sequence[SortedTable]) -> list[SortedTable]:
+    """Tables whose devices differ, without an arrival column: those of one metric set as one."""
+    by_set: dict[tuple[str, ...], list[SortedTable]] = {}
+    for table in tables:
+        by_set.setdefault(table.metrics, []).append(table)
+    return [
+        some[0]
+        if len(some) == 1
+        else SortedTable(
+            metrics,
+            np.concatenate([table.device_uids for table in some]),
+            np.concatenate([table.row_counts for table in some]),
+            np.concatenate([table.time_unix_us for table in some]),
+            [np.concatenate(columns) for columns in zip(*(table.values for table in some), strict=True)],
+        )
+        for metrics, some in by_set.items()
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A piece of a table as gathered, with the offset of its record."""

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from tidewire_storage.domain import columns
 from tidewire_storage.domain.block_header import HEADER_BYTES, SEALED, BlockDamaged, BlockHeader, pack_header
-from tidewire_storage.domain.blocks import Block, BlockFacts, BlockKey
+from tidewire_storage.domain.blocks import ROLLUP_DAY, Block, BlockFacts, BlockKey
 from tidewire_storage.domain.columns import Packed, TableReader
 from tidewire_storage.domain.rows import SortedTable
 
 PAGE_ROWS = 1_000
 """A page is closed when it has as many: below it, columns take more bytes and time a row."""
+DAY_PAGE_ROWS = 8_192
+"""Of rollups by day, which reports read of all devices at once."""
 MOST_PAGE_ROWS = 16_384
 """A device with more is split: a query for an hour should not decode a month."""
 
@@ -37,16 +39,17 @@ def encode(key: BlockKey, facts: BlockFacts, tables: Sequence[SortedTable]) -> B
     """Puts a block together; tables have no arrival column and each (device, time) once."""
     directory: list[bytes] = []
     pages: list[bytes] = []
+    page_rows = DAY_PAGE_ROWS if key.level == ROLLUP_DAY else PAGE_ROWS
     for table in tables:
-        _encode_table(table, directory, pages)
+        _encode_table(table, page_rows, directory, pages)
     head = b"".join(directory)
     total = HEADER_BYTES + len(head) + sum(len(page) for page in pages)
     header = pack_header(key, facts, SEALED, len(head), total, xxhash.xxh3_64_intdigest(head))
     return Block(key, facts, b"".join([header, head, *pages]), HEADER_BYTES + len(head))
 
 
-def _encode_table(table: SortedTable, directory: list[bytes], pages: list[bytes]) -> None:
-    bounds = _page_bounds(table.row_counts)
+def _encode_table(table: SortedTable, page_rows: int, directory: list[bytes], pages: list[bytes]) -> None:
+    bounds = _page_bounds(table.row_counts, page_rows)
     codecs: list[int] = []
     lengths: list[int] = []
     checksums: list[int] = []
@@ -80,17 +83,17 @@ def _encode_table(table: SortedTable, directory: list[bytes], pages: list[bytes]
     ]
 
 
-def _page_bounds(row_counts: NDArray[np.uint32]) -> list[int]:
+def _page_bounds(row_counts: NDArray[np.uint32], page_rows: int) -> list[int]:
     """First rows of the pages, and the end of the last."""
     bounds = [0]
     end = 0
     for rows in row_counts.tolist():
-        if rows >= PAGE_ROWS and end > bounds[-1]:
+        if rows >= page_rows and end > bounds[-1]:
             bounds.append(end)
         parts = -(-rows // MOST_PAGE_ROWS)
         bounds += [end + rows * part // parts for part in range(1, parts)]
         end += rows
-        if end - bounds[-1] >= PAGE_ROWS:
+        if end - bounds[-1] >= page_rows:
             bounds.append(end)
     if end > bounds[-1]:
         bounds.append(end)

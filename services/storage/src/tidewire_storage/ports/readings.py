@@ -169,6 +169,17 @@ class BlockReader(Protocol):
         of the answer before, to go on from.
         """
 
+    async def look(
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        start_us: int,
+        end_us: int,
+        kinds: Sequence[int | None],
+        limit: int | None = None,
+    ) -> "Look":
+        """What `find` gives for each of `kinds` (values of its `rollup`), between the same two seals."""
+
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """As in BlockWriter."""
 
@@ -205,6 +216,16 @@ class BlockReader(Protocol):
 
     async def cuts_noted(self, request: int) -> dict[int, bool]:
         """As in BlockWriter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Blocks of a partition that belong together."""
+
+    seals: int
+    """As `BlockReader.seals` said when they were found."""
+    found: tuple[list[StoredBlock], ...]
+    """Per kind asked for."""
 
 
 @dataclass(frozen=True, slots=True)

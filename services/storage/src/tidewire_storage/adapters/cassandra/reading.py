@@ -32,7 +32,7 @@ from tidewire_storage.domain.blocks import (
     StoredBlock,
     TopicPartitionKey,
 )
-from tidewire_storage.ports import RangesOf, StoredProgress, TenantUsage
+from tidewire_storage.ports import Look, RangesOf, StoredProgress, TenantUsage
 
 type Order = tuple[Any, ...]
 """Blocks of a tenant by time: (min, max, incarnation, partition, epoch, first offset, slice)."""
@@ -182,6 +182,27 @@ async def find_blocks(
         else:
             heapq.heappop(heads)
     return found
+
+
+async def look(
+    tables: Tables,
+    tenant: TenantId,
+    place: TopicPartitionKey,
+    start_us: int,
+    end_us: int,
+    kinds: Sequence[int | None],
+    limit: int | None,
+) -> Look:
+    """See BlockReader.look."""
+    seals = await last_seal(tables, place)
+    while True:
+        found = await gather_all(
+            find_blocks(tables, tenant, place, start_us, end_us, None, limit, kind) for kind in kinds
+        )
+        now = await last_seal(tables, place)
+        if now == seals:
+            return Look(seals, tuple(found))
+        seals = now  # a look takes milliseconds, and seals are seconds apart
 
 
 def _begin(unit: Unit, start_us: int, last: Order | None) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from tidewire_storage.domain.series import SeriesStates
 from tidewire_storage.ports import (
     Flush,
     LedgerAccount,
+    Look,
     ProgressMoved,
     RangesOf,
     Seal,
@@ -183,6 +184,18 @@ class CassandraStore:
     ) -> list[StoredBlock]:
         """See BlockReader."""
         return await reading.find_blocks(self._tables, tenant, place, start_us, end_us, after, limit, rollup)
+
+    async def look(
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        start_us: int,
+        end_us: int,
+        kinds: Sequence[int | None],
+        limit: int | None = None,
+    ) -> Look:
+        """See BlockReader."""
+        return await reading.look(self._tables, tenant, place, start_us, end_us, kinds, limit)
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """See BlockReader."""

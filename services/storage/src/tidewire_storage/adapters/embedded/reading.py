@@ -19,7 +19,7 @@ from tidewire_storage.domain.blocks import (
     TopicPartitionKey,
 )
 from tidewire_storage.domain.series import SeriesStates, unpack_states
-from tidewire_storage.ports import TenantUsage
+from tidewire_storage.ports import Look, TenantUsage
 
 _BLOCK = (
     "SELECT block_id, tenant, incarnation, partition, slice, epoch, first_offset, end_offset, hour_us, file_id, "
@@ -86,6 +86,28 @@ def find_blocks(
     return _blocks(
         connection, f"WHERE {' AND '.join(conditions)} {order}", [*values, -1 if limit is None else limit]
     )
+
+
+def look(
+    connection: sqlite3.Connection,
+    tenant: TenantId,
+    place: TopicPartitionKey,
+    start_us: int,
+    end_us: int,
+    kinds: Sequence[int | None],
+    limit: int | None,
+) -> Look:
+    """See BlockReader.look."""
+    connection.execute("BEGIN")
+    try:
+        return Look(
+            last_seal(connection, place),
+            tuple(
+                find_blocks(connection, tenant, place, start_us, end_us, None, limit, kind) for kind in kinds
+            ),
+        )
+    finally:
+        connection.execute("COMMIT")
 
 
 def blocks_after(connection: sqlite3.Connection, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:

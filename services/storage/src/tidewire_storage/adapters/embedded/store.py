@@ -20,6 +20,7 @@ from tidewire_storage.domain.series import SeriesStates
 from tidewire_storage.ports import (
     Flush,
     LedgerAccount,
+    Look,
     RangesOf,
     Seal,
     StoredProgress,
@@ -238,6 +239,20 @@ class EmbeddedStore:
         return await self._on(
             self._readers,
             lambda c: reading.find_blocks(c, tenant, place, start_us, end_us, after, limit, rollup),
+        )
+
+    async def look(
+        self,
+        tenant: TenantId,
+        place: TopicPartitionKey,
+        start_us: int,
+        end_us: int,
+        kinds: Sequence[int | None],
+        limit: int | None = None,
+    ) -> Look:
+        """See BlockReader."""
+        return await self._on(
+            self._readers, lambda c: reading.look(c, tenant, place, start_us, end_us, kinds, limit)
         )
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
