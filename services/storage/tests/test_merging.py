@@ -58,7 +58,11 @@ def place_of(rig: Any, device: Any) -> TopicPartitionKey:
 
 
 async def blocks(rig: Any, device: Any, rollup: int | None = None) -> list[Any]:
-    return await rig.store.find(device.tenant.uid, place_of(rig, device), 0, 1 << 62, rollup=rollup)
+    place = place_of(rig, device)
+    look = await rig.store.look(device.tenant.uid, place, 0, 1 << 62, (rollup, None))
+    assert look.seals == await rig.store.seals(place) > 0
+    assert look.found[0] == await rig.store.find(device.tenant.uid, place, 0, 1 << 62, rollup=rollup)
+    return look.found[0]
 
 
 async def bucketed(

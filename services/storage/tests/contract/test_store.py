@@ -17,7 +17,7 @@ from tidewire_kit.ids import TenantId, new_uid
 from tidewire_kit.owner import LedgerCounts
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.domain.block_format import encode_block, read_block
-from tidewire_storage.domain.blocks import BlockKey, EpochSpan, OpenEpoch, TopicPartitionKey
+from tidewire_storage.domain.blocks import ROLLUP_DAY, BlockKey, EpochSpan, OpenEpoch, TopicPartitionKey
 from tidewire_storage.domain.rows import SortedTable
 from tidewire_storage.domain.series import states_of
 from tidewire_storage.ports import Flush, PartitionFlush, ProgressMoved, Store, StoreFull
@@ -215,6 +215,8 @@ async def test_find_goes_on_where_it_stopped(store: Store) -> None:
             least for least, greatest in times if greatest >= start and least < end
         )
         paged = []
+        look = await store.look(A, place(), start, end, (None, ROLLUP_DAY))
+        assert (look.found, look.seals) == ((whole, []), await store.seals(place()))
         page = await store.find(A, place(), start, end, limit=2)
         while page:
             assert len(page) <= 2
