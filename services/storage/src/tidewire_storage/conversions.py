@@ -20,6 +20,7 @@ from tidewire_storage.application.names import Names
 from tidewire_storage.application.read_series import SeriesPart
 from tidewire_storage.domain.aggregates import Function
 from tidewire_storage.ports import StoredEvent, TenantUsage
+from tidewire_storage.wire import EncodedResponse, message_field, packed_doubles, packed_fixed64
 
 MOST_DEVICES = 10_000
 MOST_METRICS = 1_000
@@ -167,13 +168,17 @@ def functions(numbers: Sequence[int]) -> list[Function]:
     return found
 
 
-def part_to_message(name: str, part: SeriesPart) -> pb.ReadSeriesResponse:
-    """A part of ReadSeries."""
-    columns = SeriesColumns(device=name, metrics=part.metrics)
-    columns.time_unix_us.extend(part.time_unix_us.tolist())
-    for column in part.values:
-        columns.values.extend(column.tolist())
-    return pb.ReadSeriesResponse(columns=columns, next_page_token=part.next_page_token)
+def part_encoded(name: str, part: SeriesPart) -> EncodedResponse:
+    """A part of ReadSeries, as a ReadSeriesResponse's bytes."""
+    columns = [
+        SeriesColumns(device=name, metrics=part.metrics).SerializeToString(),
+        packed_fixed64(SeriesColumns.TIME_UNIX_US_FIELD_NUMBER, part.time_unix_us),
+        packed_doubles(SeriesColumns.VALUES_FIELD_NUMBER, *part.values),
+    ]
+    token = pb.ReadSeriesResponse(next_page_token=part.next_page_token).SerializeToString()
+    return EncodedResponse(
+        message_field(pb.ReadSeriesResponse.COLUMNS_FIELD_NUMBER, b"".join(columns)) + token
+    )
 
 
 def page_to_series(page: SeriesPage) -> pb.ListSeriesResponse:

@@ -81,9 +81,7 @@ class StorageServicer:
         )
         return convert.page_to_series(page)
 
-    async def ReadSeries(
-        self, request: pb.ReadSeriesRequest, call: Call
-    ) -> AsyncIterator[pb.ReadSeriesResponse]:
+    async def ReadSeries(self, request: pb.ReadSeriesRequest, call: Call) -> AsyncIterator[EncodedResponse]:
         """One device's readings."""
         tenant = call.tenant_for(request.device)
         _, device_id = parse_device_name(request.device, field="device")
@@ -93,7 +91,7 @@ class StorageServicer:
         async for part in self._read_series.read(
             tenant, device_id, metrics, start, end, rows, request.page_token
         ):
-            yield convert.part_to_message(request.device, part)
+            yield convert.part_encoded(request.device, part)
 
     async def Aggregate(self, request: pb.AggregateRequest, call: Call) -> pb.AggregateResponse:
         """Buckets."""

@@ -20,9 +20,14 @@ class EncodedResponse:
         return self._data
 
 
-def packed_doubles(field: int, values: NDArray[np.float64]) -> bytes:
-    """A packed `repeated double`; values (n,)."""
-    return _packed(field, values.astype("<f8", copy=False).tobytes())
+def message_field(field: int, data: bytes) -> bytes:
+    """A field that is a message, of its bytes; there even when the message is empty."""
+    return _varint(field << 3 | 2) + _varint(len(data)) + data
+
+
+def packed_doubles(field: int, *values: NDArray[np.float64]) -> bytes:
+    """A packed `repeated double`; values (n,), one array after the other."""
+    return _packed(field, b"".join([column.astype("<f8", copy=False).tobytes() for column in values]))
 
 
 def packed_fixed64(field: int, values: NDArray[np.int64]) -> bytes:
@@ -46,7 +51,7 @@ def packed_varints(field: int, values: NDArray[np.int64]) -> bytes:
 
 
 def _packed(field: int, data: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(data)) + data if data else b""
+    return message_field(field, data) if data else b""
 
 
 def _varint(value: int) -> bytes:

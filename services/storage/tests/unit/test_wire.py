@@ -5,6 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidewire.storage.v1 import storage_pb2 as pb
+from tidewire.type.v1.columns_pb2 import SeriesColumns
+from tidewire_storage.application.read_series import SeriesPart
+from tidewire_storage.conversions import part_encoded
 from tidewire_storage.wire import packed_doubles, packed_fixed64, packed_varints
 
 NUMBER = {field.name: field.number for field in pb.ReportResponse.DESCRIPTOR.fields}
@@ -30,4 +33,19 @@ def test_generated_code_reads_the_same(
     )
     assert pb.ReportResponse.FromString(data) == pb.ReportResponse(
         subject_index=small, readings=whole, first_time_unix_us=fixed, avg=real
+    )
+
+
+@settings(deadline=None)
+@given(st.integers(0, 3), st.integers(0, 300), st.text(max_size=200))
+def test_a_part_of_a_series_is_read_the_same(metrics: int, rows: int, token: str) -> None:
+    names = tuple(f"m{number}" for number in range(metrics))
+    times, values = np.arange(rows) - 5, [np.arange(rows) + number / 2 for number in range(metrics)]
+    answer = part_encoded("tenants/a/devices/b", SeriesPart(names, times, values, token))
+    flat = [float(value) for column in values for value in column]
+    assert pb.ReadSeriesResponse.FromString(answer.SerializeToString()) == pb.ReadSeriesResponse(
+        columns=SeriesColumns(
+            device="tenants/a/devices/b", metrics=names, time_unix_us=times.tolist(), values=flat
+        ),
+        next_page_token=token,
     )

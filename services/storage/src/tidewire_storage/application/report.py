@@ -211,11 +211,10 @@ class _Held:
 
     def _out(self, complete: Mapping[str, Tallies]) -> dict[str, Tallies]:
         found = {metric: tallies for metric, tallies in complete.items() if len(tallies)}
-        renamed = {metric: tallies.of_groups(self._subject_of) for metric, tallies in found.items()}
         if self._groups is None:
-            return renamed
-        for metric, tallies in renamed.items():
-            self._groups.add(metric, tallies)
+            return {metric: tallies.renumbered(self._subject_of) for metric, tallies in found.items()}
+        for metric, tallies in found.items():
+            self._groups.add(metric, tallies.of_groups(self._subject_of))
         return {}
 
 

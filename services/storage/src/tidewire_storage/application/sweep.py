@@ -54,6 +54,9 @@ class Wanted:
     def numbers(self, uids: NDArray[np.uint8]) -> NDArray[np.int32]:
         """(n, 16) → (n,): each device's number in the question; -1: not asked for."""
         words = uids.view("<u8")
+        if len(self) == 1:
+            (one,) = self._words
+            return np.where((words[:, 0] == one[0]) & (words[:, 1] == one[1]), np.int32(0), np.int32(-1))
         place = np.searchsorted(self._words[:, 1], words[:, 1])
         out = np.full(len(words), -1, np.int32)
         while True:  # several devices with the same second word: next to never more than one round

@@ -39,11 +39,13 @@ class Tallies:
         early = self.partials.bucket < start_us
         return self.at(early), self.at(~early)
 
+    def renumbered(self, number_of: NDArray[np.int32]) -> "Tallies":
+        """The same with other numbers of the subjects; `number_of` (subjects,), each once."""
+        return replace(self, partials=replace(self.partials, device=number_of[self.partials.device]))
+
     def of_groups(self, group_of: NDArray[np.int32]) -> "Tallies":
         """The same of groups. `group_of` (subjects,): the group of each subject. Each device must be complete."""
-        return merge_tallies(
-            [replace(self, partials=replace(self.partials, device=group_of[self.partials.device]))]
-        )
+        return merge_tallies([self.renumbered(group_of)])
 
     def at(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> "Tallies":
         """Some rows: where `rows` is true, or in the order of its numbers."""
