@@ -136,8 +136,10 @@ class SeriesDirectory:
 def _columns(devices: Selection, states: Sequence[SeriesStates], chosen: frozenset[str]) -> SeriesColumns:
     """The states of all metric sets as entries by device and metric, each once: the newest reading wins."""
     metrics = sorted({metric for some in states for metric in some.metrics if not chosen or metric in chosen})
-    number_of = {metric: number for number, metric in enumerate(metrics)}
     wanted = Wanted(devices.uids())
+    if len(states) == 1:
+        return _of_one_set(devices.ids, states[0], metrics, wanted)
+    number_of = {metric: number for number, metric in enumerate(metrics)}
     device: list[NDArray[np.int32]] = []
     metric: list[NDArray[np.int32]] = []
     rows: list[list[NDArray[Any]]] = []
@@ -175,4 +177,24 @@ def _columns(devices: Selection, states: Sequence[SeriesStates], chosen: frozens
         np.minimum.reduceat(first_us[order], starts) if len(starts) else first_us,
         last_us[order][newest],
         value[order][newest],
+    )
+
+
+def _of_one_set(
+    device_ids: Sequence[str], states: SeriesStates, metrics: Sequence[str], wanted: Wanted
+) -> SeriesColumns:
+    """As nearly all devices have one metric set: each entry is there once, and nothing has to be compared."""
+    numbers = wanted.numbers(np.ascontiguousarray(states.device_uids))
+    rows = numbers.argsort()[np.count_nonzero(numbers < 0) :]
+    places = [states.metrics.index(metric) for metric in metrics]
+    last_us = states.last_us[places].T[rows]
+    there = (last_us != NEVER).nonzero()
+    return SeriesColumns(
+        device_ids,
+        metrics,
+        numbers[rows][there[0]],
+        there[1].astype(np.int32),
+        states.first_us[places].T[rows][there],
+        last_us[there],
+        states.value[places].T[rows][there],
     )
