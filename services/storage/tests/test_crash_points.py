@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from tidewire_kit.errors import Unavailable
 
 
-@pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.platform)])
+@pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.thorough)])
 @pytest.mark.timeout(300)
 async def test_killed_at_any_point_a_new_owner_carries_it_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thorough: bool
@@ -115,7 +115,7 @@ def lives(draw: st.DrawFn) -> list[Step]:
     return [*steps, "cut", "seal", "merge", "drain"]
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(100, marks=pytest.mark.platform)])
+@pytest.mark.parametrize("examples", [3, pytest.param(100, marks=pytest.mark.thorough)])
 @pytest.mark.timeout(300)
 def test_any_life_killed_at_some_points(examples: int) -> None:
     @settings(max_examples=examples, deadline=None)
