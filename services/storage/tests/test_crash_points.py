@@ -10,8 +10,9 @@ import asyncio
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from crash_points.checks import check_everything, check_no_orphans
@@ -23,6 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidewire_kit.errors import Unavailable
+from tidewire_storage.adapters.embedded import EmbeddedStore
+from tidewire_storage.domain.blocks import StoredBlock
 
 
 @pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.thorough)])
@@ -133,3 +136,32 @@ async def _killed_at_some_points(
     life = await lived(steps, directory / "life", monkeypatch)
     for pick in {pick % len(life.pictures) for pick in picks}:
         await carried_on(life, pick, directory / f"life{pick}")
+
+
+async def test_newest_values_are_caught_up_though_the_last_owner_seals_meanwhile(tmp_path: Path) -> None:
+    history = History(DEVICES)
+    for step in LIFE[:4]:
+        happen(history, step)
+    async with owning(history, tmp_path) as last:
+        for step in ("flush", "cut"):
+            await last.step(step)
+
+        class SealedMeanwhile:
+            def __init__(self, store: EmbeddedStore) -> None:
+                self.store = store
+                self.sealed = 0
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.store, name)
+
+            async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
+                if not self.sealed:
+                    self.sealed = await last.sealing.round()
+                    await last.store.close()  # so that the file is at rest
+                    await self.store.sweep()
+                return await self.store.read(blocks)
+
+        async with owning(history, tmp_path, SealedMeanwhile) as owner:
+            assert owner.port.sealed == 1
+            await owner.step("drain")
+            await check_everything(owner)

@@ -197,7 +197,7 @@ def _rewrite(
                 )
             for block_id, replacement in changed.items():
                 if replacement is None:
-                    removed += _drop_blocks(connection, "block_id = ?", (block_id,))
+                    removed += _drop_blocks(connection, "block_id = ? AND file_id = ?", (block_id, file_id))
     finally:
         target.close()
     path_of(directory, file_id).unlink(missing_ok=True)
@@ -220,7 +220,7 @@ def _move(
     facts = replacement.facts if replacement is not None else block.facts
     cursor = connection.execute(
         "UPDATE blocks SET file_id = ?, position = ?, length = ?, rows = ?, readings = ?, min_time_us = ?, "
-        "max_time_us = ?, head_bytes = ? WHERE block_id = ?",
+        "max_time_us = ?, head_bytes = ? WHERE block_id = ? AND file_id = ?",
         (
             file_id,
             position,
@@ -231,6 +231,7 @@ def _move(
             facts.max_time_us,
             replacement.head_bytes if replacement is not None else block.head_bytes,
             token.block_id,
+            token.file_id,  # unless another process has sealed it meanwhile; a later block may have its id by then
         ),
     )
     removed = block.facts.readings - facts.readings
