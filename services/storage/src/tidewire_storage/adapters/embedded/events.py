@@ -17,6 +17,7 @@ from tidewire_kit.ids import TenantId
 from tidewire_kit.owner.events import RecordRefused
 from tidewire_storage.adapters.embedded.files import free_bytes
 from tidewire_storage.adapters.embedded.schema import connect
+from tidewire_storage.adapters.embedded.scrubbing import leave_log, rewrite, size_bytes
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.ports import (
     EventAccount,
@@ -58,6 +59,8 @@ _REFUSED = (sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.IntegrityError,
 _REMOVE_ROWS = 500
 """Events removed by one transaction: whoever stores waits no longer than for that."""
 _ONE_DEVICE = 1
+_MOST_REWRITTEN_BYTES = 512 << 20
+"""Of larger databases what was deleted is overwritten where it lay, and no more: nothing could be stored for long."""
 
 
 class EmbeddedEventStore:
@@ -258,7 +261,9 @@ class EmbeddedEventStore:
         if removed:
             with self._writing:
                 assert self._writer is not None
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # deleted bytes lie there as well
+                if size_bytes(self._writer) <= _MOST_REWRITTEN_BYTES:
+                    rewrite(self._writer, _TABLES, ("events",))
+                leave_log(self._writer)
         return removed
 
     def _remove(self, where: str, values: tuple[object, ...]) -> int:
