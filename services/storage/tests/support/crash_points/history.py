@@ -71,7 +71,7 @@ class History:
         return History(self.names, self.incarnation, self.tenants, self.devices, *mine)
 
     def publish(
-        self, name: str, batch: str, metrics: str, rows: Sequence[tuple[int, Sequence[float]]]
+        self, name: str, batch: str, metrics: Sequence[str], rows: Sequence[tuple[int, Sequence[float]]]
     ) -> None:
         """Acknowledges a batch; one of a name that was there is a retry, and has to have the same rows."""
         device = self.devices[name]

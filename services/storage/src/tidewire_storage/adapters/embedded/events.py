@@ -51,6 +51,8 @@ CREATE TABLE IF NOT EXISTS tombstones (
   device BLOB NOT NULL,                      -- empty: the whole tenant
   PRIMARY KEY (tenant, device)
 ) WITHOUT ROWID;
+-- Has a row from a deletion until what it may have left in pages is overwritten.
+CREATE TABLE IF NOT EXISTS unscrubbed (since INTEGER PRIMARY KEY);
 """
 _INSERT = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COUNTS = ("accepted", "stored", "duplicate", "dead_lettered", "dropped", "removed")
@@ -251,18 +253,22 @@ class EmbeddedEventStore:
 
     def _bury(self, tombstones: list[tuple[TenantId, bytes]]) -> int:
         with self._transaction() as writer:
-            writer.executemany("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", tombstones)
+            new = writer.executemany("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", tombstones).rowcount
+            if new:
+                writer.execute("INSERT OR IGNORE INTO unscrubbed VALUES (1)")
         removed = 0
         for tenant, device in tombstones:
             if device:
                 removed += self._remove("tenant = ? AND device = ?", (tenant, device))
             else:
                 removed += self._remove("tenant = ?", (tenant,))
-        if removed:
-            with self._writing:
-                assert self._writer is not None
+        with self._writing:
+            assert self._writer is not None
+            (due,) = self._writer.execute("SELECT count(*) FROM unscrubbed").fetchone()
+            if removed or due:
                 if size_bytes(self._writer) <= _MOST_REWRITTEN_BYTES:
                     rewrite(self._writer, _TABLES, ("events",))
+                self._writer.execute("DELETE FROM unscrubbed")
                 leave_log(self._writer)
         return removed
 
