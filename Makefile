@@ -69,8 +69,9 @@ test-unit: $(STAMP) ## Unit and contract tests on the embedded backend (PYTEST_A
 	@$(PYTEST) --numprocesses auto $(PYTEST_ARGS)
 
 .PHONY: test-platform
-test-platform: $(STAMP) ## The whole platform over processes, and the ledger test under SIGKILL
+test-platform: $(STAMP) ## The whole platform over processes, the ledger test under SIGKILL, and packages' longer tests
 	@$(PYTEST) tests/platform tests/ledger $(PYTEST_ARGS)
+	@$(PYTEST) -m "thorough and not servers" libs services $(PYTEST_ARGS) || [ $$? -eq 5 ] # 5: PYTEST_ARGS chose none
 
 .PHONY: test-servers
 test-servers: $(STAMP) ## Tests on a real Kafka and Cassandra, started for them; needs Java 17, and Maven the first time

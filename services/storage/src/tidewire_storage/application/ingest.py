@@ -16,12 +16,13 @@ from tidewire_kit.owner import AdmittedRecord, Progress
 from tidewire_storage.application.encoding import Buried, Encoded, encode_flush
 from tidewire_storage.application.gather import EpochLimits, Gather, SealedPartition
 from tidewire_storage.domain.block_format import read_block
-from tidewire_storage.domain.blocks import TopicPartitionKey
+from tidewire_storage.domain.blocks import StoredBlock, TopicPartitionKey
 from tidewire_storage.domain.series import SeriesBuffer, states_of
 from tidewire_storage.ports import BlockWriter, Flush, StoredProgress, StoreFull
 
 _FULL_RETRY_SECONDS = 2.0
 _CUT_CHECK_SECONDS = 0.25
+_LOOKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,8 +314,14 @@ class IngestReadings:
         """Series states are written less often than blocks; after a crash the blocks say what is missing."""
         if progress.next_offset is None or progress.series_offset >= progress.next_offset:
             return
-        blocks = await self._store.blocks_after(place, progress.series_offset)
-        for block, data in zip(blocks, await self._store.read(blocks), strict=True):
+        blocks: list[StoredBlock] = []
+        found: list[bytes | None] = []
+        for _ in range(_LOOKS):  # the last owner may be late, and seal what was just found
+            blocks = await self._store.blocks_after(place, progress.series_offset)
+            found = await self._store.read(blocks)
+            if None not in found:
+                break
+        for block, data in zip(blocks, found, strict=True):
             if data is None:
                 continue
             _, readers = read_block(data)

@@ -17,6 +17,7 @@ from tidewire_kit.ids import TenantId
 from tidewire_kit.owner.events import RecordRefused
 from tidewire_storage.adapters.embedded.files import free_bytes
 from tidewire_storage.adapters.embedded.schema import connect
+from tidewire_storage.adapters.embedded.scrubbing import leave_log, rewrite, size_bytes
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.ports import (
     EventAccount,
@@ -50,6 +51,8 @@ CREATE TABLE IF NOT EXISTS tombstones (
   device BLOB NOT NULL,                      -- empty: the whole tenant
   PRIMARY KEY (tenant, device)
 ) WITHOUT ROWID;
+-- Has a row from a deletion until what it may have left in pages is overwritten.
+CREATE TABLE IF NOT EXISTS unscrubbed (since INTEGER PRIMARY KEY);
 """
 _INSERT = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COUNTS = ("accepted", "stored", "duplicate", "dead_lettered", "dropped", "removed")
@@ -58,6 +61,8 @@ _REFUSED = (sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.IntegrityError,
 _REMOVE_ROWS = 500
 """Events removed by one transaction: whoever stores waits no longer than for that."""
 _ONE_DEVICE = 1
+_MOST_REWRITTEN_BYTES = 512 << 20
+"""Of larger databases what was deleted is overwritten where it lay, and no more: nothing could be stored for long."""
 
 
 class EmbeddedEventStore:
@@ -248,17 +253,23 @@ class EmbeddedEventStore:
 
     def _bury(self, tombstones: list[tuple[TenantId, bytes]]) -> int:
         with self._transaction() as writer:
-            writer.executemany("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", tombstones)
+            new = writer.executemany("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", tombstones).rowcount
+            if new:
+                writer.execute("INSERT OR IGNORE INTO unscrubbed VALUES (1)")
         removed = 0
         for tenant, device in tombstones:
             if device:
                 removed += self._remove("tenant = ? AND device = ?", (tenant, device))
             else:
                 removed += self._remove("tenant = ?", (tenant,))
-        if removed:
-            with self._writing:
-                assert self._writer is not None
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # deleted bytes lie there as well
+        with self._writing:
+            assert self._writer is not None
+            (due,) = self._writer.execute("SELECT count(*) FROM unscrubbed").fetchone()
+            if removed or due:
+                if size_bytes(self._writer) <= _MOST_REWRITTEN_BYTES:
+                    rewrite(self._writer, _TABLES, ("events",))
+                self._writer.execute("DELETE FROM unscrubbed")
+                leave_log(self._writer)
         return removed
 
     def _remove(self, where: str, values: tuple[object, ...]) -> int:

@@ -123,17 +123,24 @@ def blocks_after(connection: sqlite3.Connection, place: TopicPartitionKey, offse
     return _blocks(connection, where, [place.incarnation, place.partition, row[0], offset])
 
 
-def blocks_by_id(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Token]:
-    """Where blocks lie now; those that are gone are left out."""
+def where_now(connection: sqlite3.Connection, blocks: Sequence[StoredBlock]) -> dict[int, Token]:
+    """Block id → where it lies now; those that are gone are left out.
+
+    By their keys as well: SQLite gives the ids of removed blocks to those that take their place.
+    """
     found = {}
-    for first in range(0, len(ids), _VARIABLES):
-        some = ids[first : first + _VARIABLES]
-        for row in connection.execute(
-            f"SELECT block_id, file_id, position, length FROM blocks WHERE block_id IN ({_marks(some)})",  # noqa: S608
-            some,
-        ):
-            found[row[0]] = Token(*row)
+    for first in range(0, len(blocks), _VARIABLES):
+        keys = {_token(block).block_id: block.key for block in blocks[first : first + _VARIABLES]}
+        for block in _blocks(connection, f"WHERE block_id IN ({_marks(list(keys))})", list(keys)):
+            token = _token(block)
+            if block.key == keys[token.block_id]:
+                found[token.block_id] = token
     return found
+
+
+def _token(block: StoredBlock) -> Token:
+    assert isinstance(block.token, Token)
+    return block.token
 
 
 def blocks_of_file(connection: sqlite3.Connection, file_id: int) -> list[StoredBlock]:

@@ -11,7 +11,7 @@ from tidewire_kit.errors import FailedPrecondition
 
 VERSION = 3
 
-_TABLES = """
+TABLES = """
 CREATE TABLE IF NOT EXISTS files (
   file_id INTEGER PRIMARY KEY AUTOINCREMENT, -- the file's name is its id
   clean_seq INTEGER NOT NULL                 -- nothing buried up to this tombstone is in the file
@@ -94,6 +94,9 @@ CREATE TABLE IF NOT EXISTS tombstones (
   device BLOB NOT NULL,                      -- empty: the whole tenant
   UNIQUE (tenant, device)
 );
+CREATE TABLE IF NOT EXISTS scrubbed (
+  seq INTEGER NOT NULL                       -- what was deleted up to this tombstone has left the tables' pages
+);
 CREATE TABLE IF NOT EXISTS cut_requests (request_id INTEGER PRIMARY KEY AUTOINCREMENT);
 CREATE TABLE IF NOT EXISTS cuts_noted (
   incarnation BLOB NOT NULL, partition INTEGER NOT NULL,
@@ -145,7 +148,7 @@ def create(connection: sqlite3.Connection, path: Path) -> None:
         for version in range(found or VERSION, VERSION):
             for statement in _STEPS[version]:
                 connection.execute(statement)
-        for statement in _TABLES.split(";"):
+        for statement in TABLES.split(";"):
             if statement.strip():
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version={VERSION}")

@@ -262,6 +262,7 @@ class EmbeddedStore:
     def _read(self, connection: sqlite3.Connection, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         tokens = [block.token for block in blocks]
         found: dict[int, bytes] = {}
+        asked = {block.token.block_id: block for block in blocks if isinstance(block.token, reading.Token)}
         wanted = {token.block_id: token for token in tokens if isinstance(token, reading.Token)}
         for moved in (False, True):
             by_file: dict[int, list[reading.Token]] = {}
@@ -279,7 +280,7 @@ class EmbeddedStore:
                         missing.append(token.block_id)
                     else:
                         found[token.block_id] = data
-            wanted = reading.blocks_by_id(connection, missing)
+            wanted = reading.where_now(connection, [asked[block_id] for block_id in missing])
             if wanted and moved:
                 file_id = next(iter(wanted.values())).file_id
                 raise BlockDamaged(f"file {file_id:010d}.blk is missing or cut short")

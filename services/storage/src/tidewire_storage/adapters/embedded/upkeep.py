@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tidewire_kit.ids import TenantId
-from tidewire_storage.adapters.embedded import reading
+from tidewire_storage.adapters.embedded import reading, schema
 from tidewire_storage.adapters.embedded.copying import may_sweep
 from tidewire_storage.adapters.embedded.files import (
     BlockFile,
@@ -20,6 +20,7 @@ from tidewire_storage.adapters.embedded.files import (
     read_pieces,
     sync_directory,
 )
+from tidewire_storage.adapters.embedded.scrubbing import leave_log, rewrite
 from tidewire_storage.adapters.embedded.writing import transaction
 from tidewire_storage.domain.block_format import without_devices
 from tidewire_storage.domain.block_header import BlockDamaged
@@ -58,7 +59,7 @@ class Buried:
         devices: Collection[tuple[TenantId, bytes]],
     ) -> int:
         """Notes tombstones; of the new ones, removes what SQL alone can. Returns how many were new."""
-        new = 0
+        new = removed = 0
         asked = {*((tenant, b"") for tenant in tenants), *devices}
         with transaction(connection):
             for tenant, device in asked:
@@ -67,12 +68,16 @@ class Buried:
                 )
                 new += cursor.rowcount
                 if device:
-                    connection.execute("DELETE FROM series WHERE tenant = ? AND device = ?", (tenant, device))
+                    cursor = connection.execute(
+                        "DELETE FROM series WHERE tenant = ? AND device = ?", (tenant, device)
+                    )
                 else:  # also when it is noted already: a process that did not know may have stored more since
-                    connection.execute("DELETE FROM series WHERE tenant = ?", (tenant,))
+                    cursor = connection.execute("DELETE FROM series WHERE tenant = ?", (tenant,))
                     _drop_blocks(connection, "tenant = ?", (tenant,))
-        # The old pages go from the write-ahead log too.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                removed += cursor.rowcount
+            if tenants:
+                _drop_unused_sets(connection)
+        _scrub(connection, something=removed > 0)
         self._known |= asked
         for seq, tenant, device in connection.execute(
             "SELECT seq, tenant, device FROM tombstones WHERE seq > ? ORDER BY seq", (self.known_to,)
@@ -81,6 +86,31 @@ class Buried:
                 break
             self.known_to = seq
         return new
+
+
+def _drop_unused_sets(connection: sqlite3.Connection) -> None:
+    """Forgets the names of metrics that no block and no series has any more."""
+    used = {
+        number
+        for (sets,) in connection.execute("SELECT DISTINCT sets FROM blocks")
+        for number in sets.split(" ")
+    }
+    used |= {str(number) for (number,) in connection.execute("SELECT DISTINCT set_id FROM series")}
+    numbers = [number for (number,) in connection.execute("SELECT set_id FROM metric_sets")]
+    unused = [(number,) for number in numbers if str(number) not in used]
+    connection.executemany("DELETE FROM metric_sets WHERE set_id = ?", unused)
+
+
+def _scrub(connection: sqlite3.Connection, *, something: bool) -> None:
+    """Unless nothing was removed now, nor by a process that was killed before it had done this."""
+    newest = last_tombstone(connection)
+    (done,) = connection.execute("SELECT coalesce(max(seq), 0) FROM scrubbed").fetchone()
+    if something or done < newest:
+        rewrite(connection, schema.TABLES, ("series", "metric_sets"))
+        with transaction(connection):
+            connection.execute("DELETE FROM scrubbed")
+            connection.execute("INSERT INTO scrubbed VALUES (?)", (newest,))
+    leave_log(connection)
 
 
 def last_tombstone(connection: sqlite3.Connection) -> int:
@@ -197,7 +227,7 @@ def _rewrite(
                 )
             for block_id, replacement in changed.items():
                 if replacement is None:
-                    removed += _drop_blocks(connection, "block_id = ?", (block_id,))
+                    removed += _drop_blocks(connection, "block_id = ? AND file_id = ?", (block_id, file_id))
     finally:
         target.close()
     path_of(directory, file_id).unlink(missing_ok=True)
@@ -220,7 +250,7 @@ def _move(
     facts = replacement.facts if replacement is not None else block.facts
     cursor = connection.execute(
         "UPDATE blocks SET file_id = ?, position = ?, length = ?, rows = ?, readings = ?, min_time_us = ?, "
-        "max_time_us = ?, head_bytes = ? WHERE block_id = ?",
+        "max_time_us = ?, head_bytes = ? WHERE block_id = ? AND file_id = ?",
         (
             file_id,
             position,
@@ -231,6 +261,7 @@ def _move(
             facts.max_time_us,
             replacement.head_bytes if replacement is not None else block.head_bytes,
             token.block_id,
+            token.file_id,  # unless another process has sealed it meanwhile; a later block may have its id by then
         ),
     )
     removed = block.facts.readings - facts.readings
