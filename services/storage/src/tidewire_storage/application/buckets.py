@@ -5,7 +5,7 @@ no block of rollups covers, and the buckets that they touch are counted from the
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,7 +111,7 @@ class Buckets:
         rollups, readings = look.found
         if not rollups:
             return None
-        covered = [(block.key.first_offset, block.key.end_offset) for block in rollups]
+        covered = _joined((block.key.first_offset, block.key.end_offset) for block in rollups)
         late = [block for block in readings if not _covered(block, covered)]
         touched = await self._touched(late, device_uids, begin, end, tier)
         dirty = intervals_of(touched, tier.width_us)
@@ -189,6 +189,17 @@ class Plan:
     def counted(self) -> list[Interval]:
         """What is not taken from rollups."""
         return [*self.edges, *self.dirty]
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of offsets, those that touch as one: readings of several merges may lie in one block by now."""
+    joined: list[tuple[int, int]] = []
+    for first, end in sorted(ranges):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((first, end))
+    return joined
 
 
 def _covered(block: StoredBlock, covered: Sequence[tuple[int, int]]) -> bool:
