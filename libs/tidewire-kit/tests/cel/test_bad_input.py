@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tidewire_kit.cel import Environment, parse
+from tidewire_kit.cel import Environment, Frame, compile_expression, parse
 from tidewire_kit.cel.scan import MAX_CHARACTERS, MAX_NESTING
 from tidewire_kit.errors import InvalidArgument
 
@@ -40,7 +43,9 @@ def refused(text: str, environment: Environment = KNOWN) -> InvalidArgument:
         ("temperature @ 3", 1, 13, "no meaning"),
         ("2**2**2**2", 1, 3, "there is no power"),
         ("if > 3", 1, 1, "reserved word"),
+        ("in > 3", 1, 1, "reserved word"),
         (".temperature > 3", 1, 1, "dot"),
+        ("3 > .floor()", 1, 5, "dot"),
         # literals
         ("temperature > 1u", 1, 15, "unsigned"),
         ("temperature == null", 1, 16, "has("),
@@ -165,9 +170,98 @@ def test_what_is_deepest_fits_a_stack_that_is_deep_already() -> None:
         sys.setrecursionlimit(limit)
 
 
+PIECES = (
+    *(
+        "t",
+        "labels",
+        ".site",
+        '["site"]',
+        "type",
+        "time",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "+",
+        "-",
+        "/",
+        "%",
+        "&&",
+    ),
+    *(
+        "||",
+        "!",
+        "?",
+        ":",
+        "in",
+        "==",
+        "<",
+        ">=",
+        "=",
+        "1",
+        "2.5",
+        "0x",
+        "1e5",
+        "1u",
+        "null",
+        "true",
+        "\\",
+        "_",
+    ),
+    *(
+        '"a"',
+        "'b\\n'",
+        'r"\\d"',
+        '"""x"""',
+        'b"x"',
+        "avg",
+        "min",
+        "has",
+        "size",
+        "double",
+        "metric",
+        "changed",
+    ),
+    *(
+        "previous",
+        "matches",
+        ".startsWith(",
+        ".size()",
+        ".getHours()",
+        '"5m"',
+        'duration("5m")',
+        ",",
+        ".",
+        "\n",
+    ),
+    *(
+        "//x\n",
+        "9223372036854775807",
+        "\N{LATIN SMALL LETTER E WITH ACUTE}",
+        'timestamp("2026-01-01T00:00:00Z")',
+    ),
+)
+ROWS = Frame(2, {"t": np.array([1.0, np.nan])}, time_us=np.zeros(2, np.int64))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=14), st.sampled_from(["", " "]))
+def test_any_text_is_understood_or_refused(pieces: list[str], between: str) -> None:
+    try:
+        program = compile_expression(parse(between.join(pieces)))
+    except InvalidArgument as error:
+        if error.reason != "CONDITION_INVALID":
+            raise
+        return
+    assert len(program.evaluate(ROWS).truth) == 2
+
+
 def test_strings_mean_what_they_say() -> None:
     assert parse(r'"\x41\u0042\103\n\"" == "ABC\n\""').root == parse("true").root
     assert parse(r"""r"\d" == "\\d" && '''a'b''' == "a'b" """).root == parse("true").root
+    assert parse("labels.namespace == labels.in").root == parse('labels["namespace"] == labels["in"]').root
     assert parse('"//" == "/" + "/" // a "comment')
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import celpy
 import numpy as np
+import pytest
 from celpy import celtypes
 from celpy.evaluation import CELEvalError
 from hypothesis import HealthCheck, given, settings

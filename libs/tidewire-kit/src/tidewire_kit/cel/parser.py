@@ -38,9 +38,13 @@ _BINARY: Final = {
 }
 _RESERVED: Final = frozenset(
     {
-        *("as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop"),
+        *("as", "break", "const", "continue", "else", "for", "function", "if", "import", "in", "let", "loop"),
         *("namespace", "package", "return", "var", "void", "while"),
     }
+)
+# Rules that say something even with one child; the others only pass it on.
+_MEANINGFUL: Final = frozenset(
+    ("ident", "ident_arg", "dot_ident", "dot_ident_arg", "literal", "list_lit", "map_lit", "member_object")
 )
 _HINTS: Final = {
     "=": "; compare with ==",
@@ -98,9 +102,7 @@ class _Builder:
         self._nodes = 0
 
     def build(self, node: "Tree[Token] | Token", depth: int) -> Syntax:
-        while isinstance(node, Tree) and len(node.children) == 1 and node.data not in ("ident", "literal"):
-            if node.data in ("list_lit", "ident_arg", "dot_ident", "map_lit", "member_object"):
-                break
+        while isinstance(node, Tree) and len(node.children) == 1 and node.data not in _MEANINGFUL:
             node = node.children[0]
         assert isinstance(node, Tree)
         position = node.meta.start_pos
@@ -157,10 +159,9 @@ class _Builder:
             operand = self.build(first, depth)
             if rule == "member_index":
                 return Index(operand, self.build(children[1], depth), position)
-            word = self._word(children[1])
-            if rule == "member_dot":
-                return Select(operand, word, position)
-            return Call(word, operand, self._arguments(children[2:], depth), position)
+            if rule == "member_dot":  # a label may be called `namespace`
+                return Select(operand, str(children[1]), position)
+            return Call(self._word(children[1]), operand, self._arguments(children[2:], depth), position)
         if rule in ("map_lit", "member_object"):
             raise self._source.fail(
                 position, "maps and messages are not known here; the only map is `labels`"
