@@ -1,5 +1,8 @@
 """Compiled conditions over frames: values, what is not known, windows, and facts of devices."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -206,6 +209,27 @@ def test_columns_are_left_as_they_are() -> None:
     values.flags.writeable = False
 
     assert answers(evaluate("-t < 0 && t in [1.0, 3.0] && !(t == 2)", Frame(3, {"t": values}))) == "T-T"
+
+
+def test_a_pattern_that_others_go_back_over_is_linear() -> None:
+    devices = [device("a", "x", site="a" * 127 + "!"), device("b", "x", site="a" * 128)]
+    rows = Frame(2, {}, slots=np.array([0, 1]), facts=FactTable(devices.__getitem__))
+
+    assert answers(evaluate('labels.site.matches("^(a+)+$")', rows)) == "FT"
+    assert answers(evaluate('labels.site.matches("^(a|a?)+$")', rows)) == "FT"
+
+
+def test_what_is_slow_to_import_is_not_imported() -> None:
+    program = (
+        "import sys, tidewire_kit.cel as cel; print(*sys.modules); "
+        "cel.compile_expression(cel.parse('t > 3 && device.matches(\"a\")')); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    imported, after_parsing = (set(line.split()) for line in done.stdout.splitlines())
+
+    assert "lark" not in imported
+    assert "lark" in after_parsing
+    assert not {"celpy", "pendulum", "yaml"} & after_parsing
 
 
 def test_metrics_are_held_against_those_there_are() -> None:
