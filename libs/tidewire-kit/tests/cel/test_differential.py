@@ -204,10 +204,11 @@ def by_columns(text: str, given: list[Row]) -> list[bool | None]:
     return [bool(truth) if known else None for truth, known in zip(found.truth, found.known, strict=True)]
 
 
-@pytest.mark.timeout(600)  # ten CPU seconds, on machines that may be busy
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(conditions, min_size=10, max_size=10), st.lists(rows, min_size=1, max_size=4))
-def test_columns_and_rows_agree(texts: list[str], given: list[Row]) -> None:
+TEXTS = st.lists(conditions, min_size=10, max_size=10)
+GIVEN = st.lists(rows, min_size=1, max_size=4)
+
+
+def check(texts: list[str], given: list[Row]) -> None:
     for text in texts:
         try:
             found = by_columns(text, given)
@@ -216,3 +217,17 @@ def test_columns_and_rows_agree(texts: list[str], given: list[Row]) -> None:
                 raise
             continue
         assert found == judged(text, given), text
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(TEXTS, GIVEN)
+def test_columns_and_rows_agree(texts: list[str], given: list[Row]) -> None:
+    check(texts, given)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(TEXTS, GIVEN)
+def test_columns_and_rows_agree_on_thousands(texts: list[str], given: list[Row]) -> None:
+    check(texts, given)
