@@ -3,11 +3,12 @@ import math
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_kit.owner import PieceOfTable
 from tidewire_storage.application.sweep import Wanted
-from tidewire_storage.domain.rows import ROW_BITS, Piece, not_among, sort_pieces, unique_uids
+from tidewire_storage.domain.rows import ROW_BITS, Piece, not_among, order_of, sort_pieces, unique_uids
 from tidewire_storage.domain.series import NEVER, merge_states, states_of, unpack_states
 from tidewire_testkit.telemetry import make_table
 
@@ -107,3 +108,19 @@ def test_dropping_devices() -> None:
     rest = table.keep_devices(not_among(table.device_uids, {UIDS[1]}))
     assert sorted(rest.values[0].tolist()) == [1.0, 3.0]
     assert rest.rows == 2
+
+
+@given(
+    arrays.arrays(np.uint16, st.shared(st.integers(1, 60), key="rows"), elements=st.integers(0, 4)),
+    arrays.arrays(
+        np.int64,
+        st.shared(st.integers(1, 60), key="rows"),
+        elements=st.one_of(st.integers(-3, 3), st.integers(-(1 << 62), 1 << 62)),
+    ),
+)
+def test_rows_are_ordered_by_device_and_time_and_equal_ones_stay_in_order_of_arrival(
+    slots: np.ndarray, times: np.ndarray
+) -> None:
+    order, ordered = order_of(slots, times)
+    np.testing.assert_array_equal(order, np.lexsort((times, slots)))
+    np.testing.assert_array_equal(ordered, times[order])

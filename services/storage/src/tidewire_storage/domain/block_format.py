@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import xxhash
 
-from tidewire_storage.domain import columns, sealed_format
+from tidewire_storage.domain import columns, sealed_format, tuning
 from tidewire_storage.domain.block_header import (
     FLUSHED,
     HEADER_BYTES,
@@ -46,7 +46,10 @@ def encode_block(key: BlockKey, hour_us: int, tables: Sequence[SortedTable]) -> 
             columns.pack_times(table.time_unix_us),
             (columns.NONE, b"") if table.arrival is None else columns.pack_values(table.arrival),
         ]
-        encoded += [columns.pack_values(column) for column in table.values]
+        encoded += [
+            tuning.pack_values((key.tenant, key.level, name), column)
+            for name, column in zip(table.metrics, table.values, strict=True)
+        ]
         for codec, data in encoded:
             directory.append(_COLUMN.pack(codec, len(data)))
             packed.append(data)

@@ -21,18 +21,21 @@ RAW, PCODEC, NONE = 0, 1, 2
 _SMALL_ROWS = 32
 """Below this, pcodec's own header outweighs what it saves."""
 
-_TIME_CONFIG = ChunkConfig(compression_level=4, delta_spec=DeltaSpec.try_consecutive(1))
-_VALUE_CONFIG = ChunkConfig(compression_level=4)
+LEVEL = 4
+"""Of pcodec: below it booleans are taken for something else, above it a tenth less takes twice as long."""
+_TIME_CONFIG = ChunkConfig(compression_level=LEVEL, delta_spec=DeltaSpec.try_consecutive(1))
+VALUE_CONFIG = ChunkConfig(compression_level=LEVEL)
+"""pcodec looks for a model by itself, which takes as long as compressing; see `tuning`."""
 
 
 def pack_times(column: NDArray[np.int64]) -> Packed:
     """Event times, which mostly rise by equal steps."""
-    return _pack(column, _TIME_CONFIG)
+    return pack(column, _TIME_CONFIG)
 
 
 def pack_values(column: NDArray[Any]) -> Packed:
     """Any other column of 8-byte numbers."""
-    return _pack(column, _VALUE_CONFIG)
+    return pack(column, VALUE_CONFIG)
 
 
 def unpack(column: Packed, dtype: str) -> NDArray[Any]:
@@ -45,7 +48,8 @@ def unpack(column: Packed, dtype: str) -> NDArray[Any]:
     return np.asarray(standalone.simple_decompress(bytes(data)))
 
 
-def _pack(column: NDArray[Any], config: ChunkConfig) -> Packed:
+def pack(column: NDArray[Any], config: ChunkConfig) -> Packed:
+    """A column compressed in a given way, or as it is where that takes fewer bytes."""
     if len(column) >= _SMALL_ROWS:
         packed: bytes = standalone.simple_compress(np.ascontiguousarray(column), config)
         if len(packed) < column.nbytes:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidewire_storage.domain.collapse import Part, collapse, last_of_group
-from tidewire_storage.domain.rows import ROW_BITS, SortedTable, not_among, uid_list, unique_uids
+from tidewire_storage.domain.rows import ROW_BITS, SortedTable, not_among, order_of, uid_list, unique_uids
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,8 @@ def _merge_alike(metrics: tuple[str, ...], flushed: Sequence[_Flushed]) -> Sorte
     slot_of = slot_of.astype(np.uint16 if len(device_uids) <= 0xFFFF else np.uint32)  # 16 bits sort by radix
     slots = np.repeat(slot_of, np.concatenate([table.row_counts for table in tables]))
     times = np.concatenate([table.time_unix_us for table in tables])
-    order = np.argsort(slots, kind="stable")
-    if ((times[order][1:] < times[order][:-1]) & (slots[order][1:] == slots[order][:-1])).any():
-        order = np.lexsort((times, slots))  # stable, too: equal times stay in order of arrival
-    slots, times = slots[order], times[order]
+    order, times = order_of(slots, times)  # stable: equal times stay in order of arrival
+    slots = slots[order]
     columns = [
         np.concatenate([table.values[number] for table in tables])[order] for number in range(len(metrics))
     ]

@@ -111,11 +111,7 @@ def sort_pieces(
         ][index]
         first_row += len(index)
         first_device += len(table.device_uids)
-    order = np.argsort(slots, kind="stable")
-    sorted_slots, sorted_times = slots[order], times[order]
-    if ((sorted_times[1:] < sorted_times[:-1]) & (sorted_slots[1:] == sorted_slots[:-1])).any():
-        order = np.lexsort((times, slots))
-        sorted_times = times[order]
+    order, sorted_times = order_of(slots, times)
     counts = np.bincount(slots, minlength=len(device_uids)).astype(np.uint32)
     present = counts > 0
     if not present.all():  # devices named by a table but without rows of their own
@@ -126,6 +122,28 @@ def sort_pieces(
         columns.append(column[order])
     arrival = _arrival(pieces)[order] if with_arrival else None
     return SortedTable(metrics, device_uids, counts, sorted_times, columns, arrival)
+
+
+def order_of(
+    slots: NDArray[np.uint16] | NDArray[np.uint32], times: NDArray[np.int64]
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Returns (the stable order by slot, then time; the times in it).
+
+    A device's rows arrive in a few rising runs: once they lie together, merging runs is all that is left.
+    """
+    order = np.argsort(slots, kind="stable")  # by radix where slots have 16 bits
+    slots, times = slots[order], times[order]
+    if not ((times[1:] < times[:-1]) & (slots[1:] == slots[:-1])).any():
+        return order, times
+    least = int(times.min())
+    bits = (int(times.max()) - least).bit_length()
+    if bits + int(slots[-1]).bit_length() > 63:
+        finer = np.lexsort((times, slots))
+    else:
+        keys = slots.astype(np.int64) << bits
+        keys |= times - least
+        finer = np.argsort(keys, kind="stable")
+    return order[finer], times[finer]
 
 
 def unique_uids(uids: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:

@@ -18,11 +18,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from tidewire_storage.domain import columns
+from tidewire_storage.domain import columns, tuning
 from tidewire_storage.domain.block_header import HEADER_BYTES, SEALED, BlockDamaged, BlockHeader, pack_header
 from tidewire_storage.domain.blocks import ROLLUP_DAY, Block, BlockFacts, BlockKey
 from tidewire_storage.domain.columns import Packed, TableReader
 from tidewire_storage.domain.rows import SortedTable
+from tidewire_storage.domain.tuning import Series
 
 PAGE_ROWS = 1_000
 """A page is closed when it has as many: below it, columns take more bytes and time a row."""
@@ -41,14 +42,17 @@ def encode(key: BlockKey, facts: BlockFacts, tables: Sequence[SortedTable]) -> B
     pages: list[bytes] = []
     page_rows = DAY_PAGE_ROWS if key.level == ROLLUP_DAY else PAGE_ROWS
     for table in tables:
-        _encode_table(table, page_rows, directory, pages)
+        series = [(key.tenant, key.level, name) for name in table.metrics]
+        _encode_table(table, series, page_rows, directory, pages)
     head = b"".join(directory)
     total = HEADER_BYTES + len(head) + sum(len(page) for page in pages)
     header = pack_header(key, facts, SEALED, len(head), total, xxhash.xxh3_64_intdigest(head))
     return Block(key, facts, b"".join([header, head, *pages]), HEADER_BYTES + len(head))
 
 
-def _encode_table(table: SortedTable, page_rows: int, directory: list[bytes], pages: list[bytes]) -> None:
+def _encode_table(
+    table: SortedTable, series: Sequence[Series], page_rows: int, directory: list[bytes], pages: list[bytes]
+) -> None:
     bounds = _page_bounds(table.row_counts, page_rows)
     codecs: list[int] = []
     lengths: list[int] = []
@@ -59,7 +63,10 @@ def _encode_table(table: SortedTable, page_rows: int, directory: list[bytes], pa
         times = table.time_unix_us[first:end]
         packed = [
             columns.pack_times(times),
-            *(columns.pack_values(column[first:end]) for column in table.values),
+            *(
+                tuning.pack_values(name, column[first:end])
+                for name, column in zip(series, table.values, strict=True)
+            ),
         ]
         page = b"".join(data for _, data in packed)
         codecs += [codec for codec, _ in packed]
