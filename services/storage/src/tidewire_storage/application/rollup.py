@@ -16,7 +16,7 @@ from tidewire_kit.directory import Retention
 from tidewire_kit.ids import TenantId
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.sweep import Found, Wanted, sweep
-from tidewire_storage.domain.aggregates import Partials, merge_partials, partials_of
+from tidewire_storage.domain.aggregates import Partials, merge_partials, partials_of_all
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.domain.collapse import Collapsed
 from tidewire_storage.domain.rollups import (
@@ -111,8 +111,8 @@ class Touched:
         found: list[tuple[Tier, dict[str, list[Partials]]]] = [(tier, {}) for tier in wanted]
         for whole in wholes:
             for tier, by_metric in found:
-                for place, metric in enumerate(whole.metrics):
-                    by_metric.setdefault(metric, []).append(partials_of(whole, place, tier.width_us, 0))
+                for metric, part in zip(whole.metrics, partials_of_all(whole, tier.width_us, 0), strict=True):
+                    by_metric.setdefault(metric, []).append(part)
         tiers = tuple(
             (tier, {metric: concatenated(parts) for metric, parts in by_metric.items()})
             for tier, by_metric in found
@@ -284,9 +284,7 @@ class _Tally:
 
 
 def _partials(rows: Collapsed, width_us: int | None, origin_us: int) -> dict[str, Partials]:
-    return {
-        metric: partials_of(rows, place, width_us, origin_us) for place, metric in enumerate(rows.metrics)
-    }
+    return dict(zip(rows.metrics, partials_of_all(rows, width_us, origin_us), strict=True))
 
 
 def _runs(rows: Collapsed, width_us: int) -> int:

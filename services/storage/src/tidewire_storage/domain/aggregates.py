@@ -87,25 +87,71 @@ class Partials:
 
 def partials_of(rows: Collapsed, metric: int, width_us: int | None, origin_us: int) -> Partials:
     """Partial results of one metric. `width_us` None: one bucket, which is said to start at `origin_us`."""
-    there = ~np.isnan(rows.values[metric])
-    values = rows.values[metric][there]
-    device = rows.device[there]
-    time = rows.time[there]
-    bucket = np.full(len(time), origin_us) if width_us is None else time - time % width_us
+    values = rows.values[metric]
+    there = ~np.isnan(values)
+    if there.all():
+        return _partials(values, rows.time, _Runs.of(rows.device, rows.time, width_us, origin_us))
+    return _partials_where(there, rows, metric, width_us, origin_us)
+
+
+def partials_of_all(rows: Collapsed, width_us: int | None, origin_us: int) -> list[Partials]:
+    """The same of each metric; what is alike for metrics without missing readings is found once."""
+    runs: _Runs | None = None
+    made = []
+    for metric, values in enumerate(rows.values):
+        there = ~np.isnan(values)
+        if there.all():
+            runs = runs or _Runs.of(rows.device, rows.time, width_us, origin_us)
+            made.append(_partials(values, rows.time, runs))
+        else:
+            made.append(_partials_where(there, rows, metric, width_us, origin_us))
+    return made
+
+
+@dataclass(slots=True)
+class _Runs:
+    """Rows of one device and bucket, which lie side by side."""
+
+    device: NDArray[np.int32]
+    bucket: NDArray[np.int64]
+    starts: NDArray[np.intp]
+    count: NDArray[np.intp]
+
+    @classmethod
+    def of(
+        cls, device: NDArray[np.int32], time: NDArray[np.int64], width_us: int | None, origin_us: int
+    ) -> "_Runs":
+        begins = np.ones(len(time), np.bool_)
+        np.not_equal(device[1:], device[:-1], out=begins[1:])
+        if width_us is not None:
+            number = time // width_us
+            begins[1:] |= number[1:] != number[:-1]
+        starts = np.flatnonzero(begins)
+        bucket = np.full(len(starts), origin_us) if width_us is None else number[starts] * width_us
+        return cls(device[starts], bucket, starts, np.diff(starts, append=len(time)))
+
+
+def _partials_where(
+    there: NDArray[np.bool_], rows: Collapsed, metric: int, width_us: int | None, origin_us: int
+) -> Partials:
+    device, time = rows.device[there], rows.time[there]
+    return _partials(rows.values[metric][there], time, _Runs.of(device, time, width_us, origin_us))
+
+
+def _partials(values: NDArray[np.float64], time: NDArray[np.int64], runs: _Runs) -> Partials:
     if not len(values):
         nothing = np.empty(0, np.int64)
         none = np.empty(0)
-        return Partials(device, nothing, nothing, none, none, none, nothing, none, nothing, none, none)
-    begins = np.append(True, (device[1:] != device[:-1]) | (bucket[1:] != bucket[:-1]))
-    starts = np.flatnonzero(begins)
-    ends = np.append(starts[1:], len(values)) - 1
-    count = ends - starts + 1
+        return Partials(runs.device, nothing, nothing, none, none, none, nothing, none, nothing, none, none)
+    starts = runs.starts
+    ends = starts + runs.count - 1
     total = np.add.reduceat(values, starts)
-    distance = values - np.repeat(total / count, count)
+    distance = values - np.repeat(total / runs.count, runs.count)
+    distance *= distance
     return Partials(
-        device[starts],
-        bucket[starts],
-        count,
+        runs.device,
+        runs.bucket,
+        runs.count,
         total,
         np.minimum.reduceat(values, starts),
         np.maximum.reduceat(values, starts),
@@ -113,7 +159,7 @@ def partials_of(rows: Collapsed, metric: int, width_us: int | None, origin_us: i
         values[starts],
         time[ends],
         values[ends],
-        np.add.reduceat(distance * distance, starts),
+        np.add.reduceat(distance, starts),
     )
 
 
