@@ -95,7 +95,10 @@ class MergeEpochs:
         pressed: Callable[[], bool] = lambda: False,
         on_merge: Callable[[MergeReport], None] = lambda report: None,
     ) -> None:
-        """`lock` is that of sealing: what is buried with it held does not come back."""
+        """`lock` is that of sealing: what is buried with it held does not come back.
+
+        While `pressed` says so one merge a partition waits, as in sealing.
+        """
         self._store = store
         self._rollup = rollup
         self._owned = owned
@@ -110,9 +113,10 @@ class MergeEpochs:
         """Merges what is due of the owned partitions. Returns the number of merges."""
         merged = 0
         for place in list(self._owned()):
-            for group in _groups(await self._store.unmerged(place), self._limits, self._clock.now_us()):
-                if self._pressed():
-                    return merged
+            due = _groups(await self._store.unmerged(place), self._limits, self._clock.now_us())
+            for number, group in enumerate(due, start=1):
+                if number == len(due) and self._pressed():
+                    break
                 async with self._lock:
                     merged += await self._merge(place, group)
         return merged

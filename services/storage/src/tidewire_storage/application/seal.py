@@ -43,7 +43,8 @@ class SealEpochs:
     ) -> None:
         """`owned` are the partitions of this process, `buried` what it is not to store any more.
 
-        While `pressed` says so nothing is begun: readings have to be visible within seconds, sealing saves room.
+        While `pressed` says so sealing waits, as readings have to be visible within seconds. But never more than one
+        epoch a partition: what is stored now would have to be sealed later, and take the disk meanwhile.
         """
         self._store = store
         self._owned = owned
@@ -57,9 +58,10 @@ class SealEpochs:
         """Seals the epochs of the owned partitions that have ended and are there in full. Returns how many."""
         sealed = 0
         for place in list(self._owned()):
-            for epoch in await self._store.unsealed(place):
-                if self._pressed():
-                    return sealed
+            waiting = await self._store.unsealed(place)
+            for number, epoch in enumerate(waiting, start=1):
+                if number == len(waiting) and self._pressed():
+                    break
                 async with self.lock:
                     sealed += await self._seal(place, epoch)
         return sealed
