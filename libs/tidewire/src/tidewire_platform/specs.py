@@ -101,4 +101,8 @@ def process_environment(spec: ProcessSpec, data_dir: Path, environ: Mapping[str,
     # One event loop a process: idle helper threads and per-thread heaps would only cost memory.
     result.setdefault("OPENBLAS_NUM_THREADS", "1")
     result.setdefault("MALLOC_ARENA_MAX", "2")
+    if spec.service == "storage":
+        # Columns of some megabytes come and go: pages that went back to the kernel would be cleared again each time.
+        result.setdefault("MALLOC_MMAP_THRESHOLD_", str(8 << 20))
+        result.setdefault("MALLOC_TRIM_THRESHOLD_", str(64 << 20))
     return result
