@@ -22,7 +22,7 @@ logger = get_logger(__name__)
 
 
 class Housekeeping:
-    """Four loops; each round is idempotent, and one that fails is logged and tried again at the next."""
+    """Five loops; each round is idempotent, and one that fails is logged and tried again at the next."""
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Housekeeping:
         self._accounts = accounts
         self._rounds: list[tuple[str, float, Callable[[], Awaitable[None]]]] = [
             ("seal", seal_seconds, self.seal),
+            ("merge", seal_seconds, self.merge),
             ("purge", purge_seconds, self.purge),
             ("expire", expire_seconds, self.expire),
             ("recount", recount_seconds, self.recount),
@@ -121,8 +122,11 @@ class Housekeeping:
         logger.info("purge_begins", tombstones=len(tenants) + len(devices), new=new)
 
     async def seal(self) -> None:
-        """Seals what has ended, and merges what is sealed."""
+        """Seals what has ended."""
         await self._sealing.round()
+
+    async def merge(self) -> None:
+        """Merges what is sealed. A loop of its own, as one takes as long as many seals: they take turns."""
         await self._merging.round()
 
     async def expire(self) -> None:

@@ -221,8 +221,8 @@ class _OfTenant:
         for (block, pages), raw in zip(asked, data, strict=True):
             assert raw is not None
             tables = []
-            for (table, page), piece in zip(pages, raw, strict=True):
-                whole = table.page(page, piece).table()
+            for table, first, some in _side_by_side(pages, raw):
+                whole = table.neighbours(first, some).table()
                 mine = wanted.numbers(whole.device_uids) >= 0
                 tables.append(whole if mine.all() else whole.keep_devices(mine))
             found.append((block.key.first_offset, tables))
@@ -306,3 +306,16 @@ def _pages(directory: Directory, chosen: NDArray[np.uint8]) -> Sequence[tuple[Se
         devices = wanted.numbers(table.device_uids) >= 0
         found += [(table, page) for page in table.wanted_pages(devices, MIN_US, MAX_US)]
     return found
+
+
+def _side_by_side(
+    pages: Sequence[tuple[SealedTable, int]], data: Sequence[bytes]
+) -> list[tuple[SealedTable, int, list[bytes]]]:
+    """Runs of neighbouring pages: the table, its first page, the bytes of each."""
+    runs: list[tuple[SealedTable, int, list[bytes]]] = []
+    for (table, page), piece in zip(pages, data, strict=True):
+        if runs and runs[-1][0] is table and page == runs[-1][1] + len(runs[-1][2]):
+            runs[-1][2].append(piece)
+        else:
+            runs.append((table, page, [piece]))
+    return runs

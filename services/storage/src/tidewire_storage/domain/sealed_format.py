@@ -170,20 +170,22 @@ class SealedTable:
 
     def page(self, page: int, data: bytes | memoryview) -> TableReader:
         """A page as a table of its own; its first and last device may go on in its neighbours. Raises BlockDamaged."""
-        self.verify(page, data)
+        return self.neighbours(page, [data])
+
+    def neighbours(self, page: int, pieces: Sequence[bytes | memoryview]) -> TableReader:
+        """Some pages side by side, from `page` on, as one table, otherwise as `page` gives them."""
+        for number, data in enumerate(pieces, start=page):
+            self.verify(number, data)
         begin = int(self._page_ends[page - 1]) if page else 0
-        end = int(self._page_ends[page])
+        end = int(self._page_ends[page + len(pieces) - 1])
         first = int(np.searchsorted(self._row_ends, begin, "right"))
         last = int(np.searchsorted(self._row_ends, end, "left")) + 1
         ends = np.minimum(self._row_ends[first:last], end)
         starts = np.maximum(self._row_ends[first:last] - self.row_counts[first:last], begin)
-        times, *values = self._columns(page, data)
+        found = [self._columns(number, data) for number, data in enumerate(pieces, start=page)]
+        times, *values = zip(*found, strict=True)
         return TableReader(
-            self.metrics,
-            self.device_uids[first:last],
-            (ends - starts).astype(np.uint32),
-            [times],
-            [[column] for column in values],
+            self.metrics, self.device_uids[first:last], (ends - starts).astype(np.uint32), times, values
         )
 
     def reader(self, data: bytes | memoryview) -> TableReader:
