@@ -4,7 +4,8 @@ Pure NumPy. Used by ingest (gathered pieces → sorted table), by the block form
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,10 @@ _FOLD = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(slots=True)
 class SortedTable:
-    """Rows of one metric set, by device, then event time, then arrival; a device's rows are one run."""
+    """Rows of one metric set, by device, then event time, then arrival; a device's rows are one run.
+
+    Nobody changes the arrays once the table is made.
+    """
 
     metrics: tuple[str, ...]
     device_uids: NDArray[np.uint8]
@@ -34,14 +38,20 @@ class SortedTable:
     """(rows,): arrival order, kept only where another table of the block has a metric in common; otherwise that of all
     rows is the block's first offset « 20, and equal times of a device are in order of arrival."""
 
+    _readings: int = field(default=-1, init=False, repr=False, compare=False)
+
     @property
     def rows(self) -> int:
         """Number of rows."""
         return len(self.time_unix_us)
 
     def readings(self) -> int:
-        """Cells that are not NaN."""
-        return sum(len(column) - int(np.count_nonzero(np.isnan(column))) for column in self.values)
+        """Cells that are not NaN; counted once."""
+        if self._readings < 0:
+            self._readings = sum(
+                len(column) - int(np.count_nonzero(np.isnan(column))) for column in self.values
+            )
+        return self._readings
 
     def run_starts(self) -> NDArray[np.int64]:
         """(devices,): first row of each device."""
@@ -124,10 +134,8 @@ def sort_pieces(
     return SortedTable(metrics, device_uids, counts, sorted_times, columns, arrival)
 
 
-def order_of(
-    slots: NDArray[np.uint16] | NDArray[np.uint32], times: NDArray[np.int64]
-) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Returns (the stable order by slot, then time; the times in it).
+def order_of(slots: NDArray[Any], times: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Returns (the stable order by slot, then time; the times in it). `slots` are uint16 or uint32.
 
     A device's rows arrive in a few rising runs: once they lie together, merging runs is all that is left.
     """
