@@ -123,11 +123,15 @@ class _Runs:
     ) -> "_Runs":
         begins = np.ones(len(time), np.bool_)
         np.not_equal(device[1:], device[:-1], out=begins[1:])
+        number: NDArray[np.int64] | None = None
         if width_us is not None:
             number = time // width_us
             begins[1:] |= number[1:] != number[:-1]
         starts = np.flatnonzero(begins)
-        bucket = np.full(len(starts), origin_us) if width_us is None else number[starts] * width_us
+        if number is None or width_us is None:
+            bucket = np.full(len(starts), origin_us)
+        else:
+            bucket = number[starts] * width_us
         return cls(device[starts], bucket, starts, np.diff(starts, append=len(time)))
 
 
