@@ -6,7 +6,6 @@ question is asked again and again through gRPC, one at a time, as a dashboard wo
 
 import statistics
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -95,21 +94,10 @@ def _seal(platform: Platform, accepted: int) -> None:
         stub = storage_pb2_grpc.StorageServiceStub(channel)
         stub.SealEpochs(storage_pb2.SealEpochsRequest(), metadata=platform.metadata(admin=True), timeout=120)
     deadline = time.monotonic() + _MERGE_SECONDS
-    while _counter(platform, "tidewire_storage_merged_readings_total") < accepted:
+    while platform.sealed()[1] < accepted:
         if time.monotonic() > deadline:
             raise RuntimeError(f"not merged after {_MERGE_SECONDS} s")
         time.sleep(0.5)
-
-
-def _counter(platform: Platform, name: str) -> float:
-    """The sum of a counter over storage's processes."""
-    total = 0.0
-    for process in platform.endpoints["storage"]:
-        with urllib.request.urlopen(f"http://{process['metrics_address']}/metrics", timeout=10) as page:
-            for line in page.read().decode().splitlines():
-                if line.startswith(name + " "):
-                    total += float(line.split()[-1])
-    return total
 
 
 def _questions(

@@ -98,7 +98,11 @@ def start_load(**options: object) -> subprocess.Popen[str]:
 
 def load(**options: object) -> dict[str, Any]:
     """Runs the loader to its end and returns what it measured; RuntimeError when nothing was acknowledged."""
-    process = start_load(**options)
+    return loaded(start_load(**options))
+
+
+def loaded(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Waits for a loader to end; returns what it measured. RuntimeError when it failed."""
     out, _ = process.communicate()
     if process.returncode or not out.strip():
         raise RuntimeError(f"the load generator failed with exit status {process.returncode}")

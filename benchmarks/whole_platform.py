@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,44 @@ class Platform:
             if time.perf_counter() - began > deadline_seconds:
                 raise RuntimeError(
                     f"{self.stored()[0]:,} of {readings:,} readings stored after {deadline_seconds:.0f} s"
+                )
+            time.sleep(0.1)
+        return time.perf_counter() - began
+
+    def counter(self, service: str, name: str) -> float:
+        """The sum of a counter without labels over a service's processes."""
+        return sum(self._samples(service, name + " "))
+
+    def gauge(self, service: str, begin: str) -> float:
+        """The greatest value of the series whose name and labels begin so; 0 when there are none."""
+        return max(self._samples(service, begin), default=0.0)
+
+    def _samples(self, service: str, begin: str) -> list[float]:
+        found = []
+        for process in self.endpoints[service]:
+            with urllib.request.urlopen(f"http://{process['metrics_address']}/metrics", timeout=10) as page:
+                lines = page.read().decode().splitlines()
+            found += [float(line.split()[-1]) for line in lines if line.startswith(begin)]
+        return found
+
+    def sealed(self) -> tuple[int, int]:
+        """Readings that were sealed, and that were merged or rolled up, since the start."""
+        found = [
+            self.counter("storage", f"tidewire_storage_{what}_readings_total")
+            for what in ("sealed", "merged")
+        ]
+        return int(found[0]), int(found[1])
+
+    def wait_sealed(self, readings: int, deadline_seconds: float = 120) -> float:
+        """Ends the open epochs; seconds until `readings` are sealed. RuntimeError when they are not in time."""
+        began = time.perf_counter()
+        with grpc.insecure_channel(self.address("storage")) as channel:
+            stub = storage_pb2_grpc.StorageServiceStub(channel)
+            stub.SealEpochs(storage_pb2.SealEpochsRequest(), metadata=self.metadata(admin=True), timeout=120)
+        while self.sealed()[0] < readings:
+            if time.perf_counter() - began > deadline_seconds:
+                raise RuntimeError(
+                    f"{self.sealed()[0]:,} of {readings:,} sealed after {deadline_seconds:.0f} s"
                 )
             time.sleep(0.1)
         return time.perf_counter() - began
