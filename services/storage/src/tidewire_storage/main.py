@@ -97,7 +97,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         sealing.lock,
         ctx.clock,
         _merge_limits(settings),
-        lambda: ingest.pressed,
+        lambda: ingest.pressed or sealing.busy,
         metrics.merged,
     )
     housekeeping = Housekeeping(

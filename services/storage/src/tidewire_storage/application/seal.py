@@ -53,17 +53,23 @@ class SealEpochs:
         self._on_seal = on_seal
         self.lock = asyncio.Lock()
         """Held while an epoch is sealed: what is buried with it held does not come back."""
+        self.busy = False
+        """Whether a round is sealing something; merging takes as long as many seals, and had better wait."""
 
     async def round(self) -> int:
         """Seals the epochs of the owned partitions that have ended and are there in full. Returns how many."""
         sealed = 0
-        for place in list(self._owned()):
-            waiting = await self._store.unsealed(place)
-            for number, epoch in enumerate(waiting, start=1):
-                if number == len(waiting) and self._pressed():
-                    break
-                async with self.lock:
-                    sealed += await self._seal(place, epoch)
+        try:
+            for place in list(self._owned()):
+                waiting = await self._store.unsealed(place)
+                for number, epoch in enumerate(waiting, start=1):
+                    if number == len(waiting) and self._pressed():
+                        break
+                    self.busy = True
+                    async with self.lock:
+                        sealed += await self._seal(place, epoch)
+        finally:
+            self.busy = False
         return sealed
 
     async def _seal(self, place: TopicPartitionKey, epoch: EpochCoverage) -> bool:
