@@ -72,7 +72,7 @@ def throughput(scale: Scale) -> list[Figure]:
                 "connections": 2,
                 "window": 4,
                 "payloads": 4,
-                "rate": 7_700_000,
+                "rate": 7_600_000,
             },
         ),
         (
