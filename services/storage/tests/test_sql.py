@@ -123,7 +123,6 @@ class Sql:
 
 @pytest.fixture
 async def sql(rig: Any) -> AsyncIterator[Sql]:
-    await rig.start()
     sql = Sql(rig)
     await sql.fill()
     yield sql
@@ -446,6 +445,35 @@ async def test_behind_the_walls_nothing_can_be_opened_started_or_told(tmp_path: 
     )
     told, _ = await child.communicate()
     assert told.decode().split() == ["refused"] * 9 + ["alive"]
+
+
+async def test_threads_that_start_late_take_nothing_of_the_statements_memory() -> None:
+    """DuckDB starts some whatever it is told; each would have a heap of its own, of 64 MiB of addresses at least."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-c", _GROWTH), stdout=asyncio.subprocess.PIPE, env={}
+    )
+    told, _ = await child.communicate()
+    threads, grown_bytes = map(int, told.split())
+    assert grown_bytes < 60 << 20, f"{threads} threads"
+
+
+_GROWTH = """
+import os, threading
+from pathlib import Path
+from tidewire_storage.sqlbox import jail
+jail.one_heap()
+def size():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+go = threading.Event()
+threads = [threading.Thread(target=lambda: (go.wait(), bytes(1000), [object() for _ in range(1000)])) for _ in range(4)]
+for thread in threads:
+    thread.start()
+before = size()
+go.set()
+for thread in threads:
+    thread.join()
+print(len(threads), max(0, size() - before))
+"""
 
 
 _PROBE = """
