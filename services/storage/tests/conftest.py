@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sql_rig import Sql
+from storage_api import Api, serving
 
 from tidewire_kit import topics
 from tidewire_kit.cassandra import CassandraSettings
@@ -306,3 +308,23 @@ async def rig(new_rig: Callable[[], Rig]) -> Rig:
     rig = new_rig()
     await rig.start()
     return rig
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A running service."""
+    async with serving(tmp_path) as api:
+        yield api
+
+
+@pytest.fixture
+def acme(api: Api) -> TestTenant:
+    return api.world.add_tenant("acme")
+
+
+@pytest.fixture
+async def sql(rig: Rig) -> AsyncIterator[Sql]:
+    sql = Sql(rig)
+    await sql.fill()
+    yield sql
+    assert sql.none_left()
