@@ -144,6 +144,7 @@ async def test_a_process_that_cannot_be_started_is_told(sql: Sql) -> None:
     ("mode", "told"),
     [("container", "42"), ("no-filters", "SQL_UNSUPPORTED"), ("no-limits", "SQL_UNSUPPORTED")],
 )
+@pytest.mark.thorough
 async def test_it_runs_as_in_a_pod_and_never_without_its_walls(mode: str, told: str) -> None:
     """No capability, no new privileges and the runtime's filter of calls; and kernels that refuse ours."""
     script = Path(__file__).with_name("sql_in_a_container.py")
@@ -181,6 +182,7 @@ async def test_limits_name_the_remedy(
     assert sql.outcomes[-1][0] == reason
 
 
+@pytest.mark.thorough
 async def test_a_string_of_10_gb_is_refused(sql: Sql) -> None:
     """By the engine, which knows no string of that size, or by its memory."""
     error = await sql.refused("SELECT repeat(repeat('x', 100000), 100000)")
