@@ -38,6 +38,18 @@ def test_every_reason_of_an_error_has_a_line_in_the_reference() -> None:
     assert sorted(reason for reason in raised if f"`{reason}`" not in page) == []
 
 
+def test_every_reason_of_a_dead_letter_has_a_line_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/errors.md").read_text()
+    sources = [*ROOT.glob("libs/tidewire-kit/src/**/*.py"), *ROOT.glob("services/*/src/**/*.py")]
+    given = re.compile(r'_set_aside\([^"\n]*"([A-Z_]+)"|reason = "([A-Z_]+)" if [^\n]* else "([A-Z_]+)"')
+    reasons = {
+        reason for path in sources for found in given.findall(path.read_text()) for reason in found if reason
+    }
+
+    assert reasons >= {"MALFORMED", "PROCESSING_FAILED"}
+    assert sorted(reason for reason in reasons if f"| `{reason}` |" not in page) == []
+
+
 def test_the_pages_name_settings_that_exist() -> None:
     known = (ROOT / "docs/reference/settings.md").read_text()
     pages = [ROOT / "README.md", *ROOT.glob("docs/how-to/*.md"), ROOT / "docs/architecture.md"]

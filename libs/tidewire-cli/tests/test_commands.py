@@ -12,38 +12,6 @@ def token_of(claims):
     return f"header.{body}.signature"
 
 
-def test_help_names_every_command(tidewire):
-    result = tidewire("--help")
-    assert result.exit_code == 0
-    for name in [
-        "status",
-        "simulate",
-        "import",
-        "publish",
-        "query",
-        "tenant",
-        "device",
-        "credential",
-        "token",
-        "context",
-        "ledger",
-        "storage",
-    ]:
-        assert name in result.output
-
-
-@pytest.mark.parametrize("noun", ["tenant", "device", "credential", "token", "context", "ledger", "storage"])
-def test_every_command_has_json_and_a_sentence_of_help(tidewire, noun):
-    from tidewire_cli.main import build
-
-    group = next(one for one in build().registered_groups if one.name == noun)
-    for command in group.typer_instance.registered_commands:
-        result = tidewire(noun, command.name, "--help")
-        assert result.exit_code == 0
-        assert "--output" in result.output
-        assert command.callback.__doc__
-
-
 def test_wrong_usage_is_2(tidewire):
     assert tidewire("device", "nonsense").exit_code == 2
     assert tidewire("device", "list", "--output", "xml").exit_code == 2
@@ -88,12 +56,6 @@ def test_what_is_no_endpoint_is_wrong_usage(online, endpoint):
     result = online("device", "list", "--endpoint", endpoint)
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert f"'{endpoint}' is not an endpoint" in result.stderr
-
-
-def test_help_fills_the_lines_of_the_screen(tidewire, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    lines = tidewire("import", "--help").stdout.splitlines()
-    assert any("it goes on where it was when run again" in line for line in lines)
 
 
 def test_a_context_named_on_the_command_line_beats_the_environment(tidewire, platform, monkeypatch, tmp_path):
@@ -356,16 +318,6 @@ def test_status_is_1_when_the_ledger_does_not_add_up(online, platform):
     result = online("status")
     assert result.exit_code == 1
     assert "UNREACHABLE" in result.stdout
-
-
-def test_help_and_completion_do_not_wait_for_heavy_libraries():
-    import subprocess
-    import sys
-
-    heavy = "{'numpy', 'grpc', 'cryptography', 'pyarrow', 'yaml'}"
-    code = f"import sys, tidewire_cli.main; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 def test_with_json_a_failure_is_an_object_on_standard_error(online, tidewire, monkeypatch):

@@ -7,11 +7,14 @@ nature are about files, SQLite or a full disk say so by parametrizing `backend` 
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sql_rig import Sql
+from storage_api import Api, serving
 
 from tidewire_kit import topics
 from tidewire_kit.cassandra import CassandraSettings
@@ -97,7 +100,10 @@ class Rig:
 
     async def start(self, *, own: bool = True) -> None:
         """Opens everything; `own` False: without reading the log."""
-        self.log = await self.open_log()
+        assert not self.running, "it is started already, and what it has opened would stay open"
+        self.running = True
+        self.log = self.new_log()
+        await self.open(self.log)
         self.store = self.new_store()
         await self.store.open()
         incarnation = self.log.incarnation(topics.TELEMETRY)
@@ -136,7 +142,6 @@ class Rig:
             expire_seconds=3600,
             recount_seconds=3600,
         )
-        self.running = True
         if own:
             await self.owner.start()
 
@@ -155,21 +160,30 @@ class Rig:
             free=lambda _: self.free_bytes,
         )
 
-    async def open_log(self) -> EmbeddedLog:
-        """The log, as another process would open it."""
+    def new_log(self) -> EmbeddedLog:
         settings = EmbeddedLogSettings(min_free_bytes=0, segment_bytes=1 << 22, preallocate_bytes=1 << 16)
-        log = EmbeddedLog(self.path, settings)
+        return EmbeddedLog(self.path, settings)
+
+    @staticmethod
+    async def open(log: EmbeddedLog) -> EmbeddedLog:
         await log.start()
         await log.ensure_topics(topics.specs(PARTITIONS))
         return log
+
+    async def open_log(self) -> EmbeddedLog:
+        """The log, as another process would open it."""
+        return await self.open(self.new_log())
 
     async def stop(self) -> None:
         """Drains and closes."""
         if self.running:
             self.running = False
-            await self.owner.close()
-            await self.store.close()
-            await self.log.close()
+            async with (
+                AsyncExitStack() as opened
+            ):  # also when starting ended half way, or one cannot be closed
+                for name in ("log", "store", "owner"):
+                    if hasattr(self, name):
+                        opened.push_async_callback(getattr(self, name).close)
 
     def partition(self, device: TestDevice) -> int:
         """The device's partition."""
@@ -294,3 +308,23 @@ async def rig(new_rig: Callable[[], Rig]) -> Rig:
     rig = new_rig()
     await rig.start()
     return rig
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A running service."""
+    async with serving(tmp_path) as api:
+        yield api
+
+
+@pytest.fixture
+def acme(api: Api) -> TestTenant:
+    return api.world.add_tenant("acme")
+
+
+@pytest.fixture
+async def sql(rig: Rig) -> AsyncIterator[Sql]:
+    sql = Sql(rig)
+    await sql.fill()
+    yield sql
+    assert sql.none_left()

@@ -82,7 +82,7 @@ async def test_each_call_of_the_store_fails_once(tmp_path: Path, error: Callable
         ("flush", ("commit",)),
         ("cut", ("commit", "note_cut")),
         ("seal", ("blocks_of_epoch", "read", "seal")),
-        ("merge", ("unmerged", "read_ranges", "find", "seal")),
+        ("merge", ("unmerged", "read_ranges", "seal")),
         ("expire", ("expire", "sweep")),
         ("purge", ("bury",)),
     ):

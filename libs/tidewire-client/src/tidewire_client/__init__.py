@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidewire_client.admin import AsyncAdminClient, new_device
+    from tidewire_client.answers import Aggregate, Latest, Series, SeriesColumns
     from tidewire_client.blocking import (
         AdminClient,
         Connection,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from tidewire_client.health import Health, check_all
     from tidewire_client.keys import generate_private_key, load_private_key, public_key_pem, save_private_key
     from tidewire_client.publisher import AsyncDevicePublisher, AsyncTelemetryPublisher
-    from tidewire_client.query import Aggregate, AsyncQueryClient, Latest, Series, SeriesColumns
+    from tidewire_client.query import AsyncQueryClient
     from tidewire_client.report import Report
     from tidewire_client.results import BatchResult, Refusal, Totals
     from tidewire_client.tokens import DeviceKey, FileToken, StaticToken, TokenSource
@@ -109,6 +110,12 @@ _HOMES = {
         "AsyncAdminClient",
         "new_device",
     ),
+    "answers": (
+        "Aggregate",
+        "Latest",
+        "Series",
+        "SeriesColumns",
+    ),
     "blocking": (
         "AdminClient",
         "Connection",
@@ -154,13 +161,7 @@ _HOMES = {
         "AsyncDevicePublisher",
         "AsyncTelemetryPublisher",
     ),
-    "query": (
-        "Aggregate",
-        "AsyncQueryClient",
-        "Latest",
-        "Series",
-        "SeriesColumns",
-    ),
+    "query": ("AsyncQueryClient",),
     "report": ("Report",),
     "results": (
         "BatchResult",

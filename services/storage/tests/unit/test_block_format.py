@@ -28,7 +28,7 @@ def tables(draw: st.DrawFn) -> SortedTable:
     return SortedTable(metrics, uids, np.array(counts, np.uint32), times, values, arrival)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(tables(), min_size=1, max_size=3))
 def test_what_was_encoded_is_decoded_bit_by_bit(some: list[SortedTable]) -> None:
     block = encode_block(KEY, 3_600_000_000, some)

@@ -26,7 +26,7 @@ BATCH = st.tuples(st.integers(0, len(SETS) - 1), st.lists(ROW, min_size=1, max_s
 Model = dict[tuple[bytes, int, str], float]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.lists(BATCH, min_size=1, max_size=4), min_size=1, max_size=4),
     st.sets(st.integers(0, 3), max_size=2),

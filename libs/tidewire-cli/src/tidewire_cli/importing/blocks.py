@@ -23,7 +23,7 @@ from tidewire_cli.importing.names import is_device, to_device
 from tidewire_cli.importing.plan import ImportPlan
 from tidewire_cli.importing.propose import NULLS
 from tidewire_client import InvalidArgument
-from tidewire_client.query import SeriesColumns
+from tidewire_client.answers import SeriesColumns
 
 PARQUET_ROWS = 131_072
 _NULLS = sorted({spelled for null in NULLS for spelled in (null, null.upper(), null.title(), "NaN", "N/A")})

@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from tidewire.events.v1.registry_change_pb2 import CredentialState, DeviceState, RegistryChange, SigningKey
+from tidewire.events.v1.registry_change_pb2 import CredentialState, DeviceState, RegistryChange
 from tidewire.registry.v1.registry_pb2 import ResolvedDevice
 from tidewire.registry.v1.resources_pb2 import Device, Tenant
 from tidewire_kit import topics
 from tidewire_kit.clock import Clock
 from tidewire_kit.directory.facts import FactsMaker
+from tidewire_kit.directory.keys import SigningKeys
 from tidewire_kit.directory.views import (
     CredentialView,
     Quotas,
@@ -22,7 +23,6 @@ from tidewire_kit.directory.views import (
     SigningKeyView,
     TenantView,
     Tombstone,
-    load_public_key,
 )
 from tidewire_kit.errors import Unavailable
 from tidewire_kit.ids import TenantId, Uid
@@ -65,8 +65,7 @@ class Directory:
         self._tenants: dict[bytes, TenantView] = {}
         self._tenant_by_name: dict[str, TenantView] = {}
         self._credentials: dict[bytes, CredentialView] = {}
-        self._keys: dict[str, SigningKeyView] = {}
-        self._dead_keys: dict[str, int] = {}
+        self._keys = SigningKeys()
         self._tombstones: dict[bytes, Tombstone] = {}
         self._callbacks: list[ChangeCallback] = []
         self._topic_callbacks: list[ChangeCallback] = []
@@ -191,7 +190,8 @@ class Directory:
             case "tenant":
                 applied = self._apply_tenant(change, change.tenant)
             case "signing_key":
-                applied = self._apply_key(change, change.signing_key)
+                applied, known = self._keys.apply(change, change.signing_key)
+                self.generation += known
             case "heartbeat":
                 self._heartbeat(change.heartbeat.write_time.ToMicroseconds())
                 return
@@ -212,8 +212,7 @@ class Directory:
         """Applies the removal of a topic's key (the registry does so long after a tombstone, when all have purged)."""
         tenant_hex, kind, object_id = key.split("/", 2)
         if kind == "key":
-            if self._keys.pop(object_id, None) is not None:
-                self.generation += 1
+            self.generation += self._keys.remove(object_id)
         elif kind in ("tenant", "device", "credential"):
             uid = bytes.fromhex(object_id)
             self._tombstones.pop(uid, None)
@@ -362,22 +361,6 @@ class Directory:
         )
         if held is not None:
             self.generation += 1  # another expiry or key
-        return True
-
-    def _apply_key(self, change: RegistryChange, key: SigningKey) -> bool:
-        held = self._keys.get(key.key_id)
-        if change.revision < (held.revision if held else self._dead_keys.get(key.key_id, -1)):
-            return False
-        if change.deleted:
-            # The revision outlives the key, so that an older copy does not bring it back.
-            self._dead_keys[key.key_id] = change.revision
-            self._keys.pop(key.key_id, None)
-            self.generation += 1
-            return True
-        public_key = load_public_key(key.public_key_pem)
-        self._keys[key.key_id] = SigningKeyView(key.key_id, key.algorithm, change.revision, public_key)
-        if held is not None:
-            self.generation += 1
         return True
 
     def _is_buried(self, uid: bytes, revision: int) -> bool:

@@ -173,6 +173,7 @@ def main() -> None:
     wire = Wire(socket.socket(fileno=0))
     try:
         jail.die_with(int(sys.argv[1]))
+        jail.one_heap()
         limits = json.loads(sys.argv[2])
         connection, readings = database(wire, int(limits["memory_bytes"]))
         _rehearse(connection)

@@ -20,6 +20,7 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
 _NUMBER_AT, _ARCH_AT, _THIRD_ARGUMENT_AT = 0, 4, 32
 _PROT_EXEC = 4
+_M_ARENA_MAX = -8
 
 # read write close fstat lseek readv writev, poll select, brk munmap mremap madvise, rt_sigaction rt_sigprocmask
 # rt_sigreturn sigaltstack, sched_yield sched_getaffinity futex membarrier rseq, nanosleep clock_nanosleep
@@ -91,6 +92,19 @@ def die_with(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)  # it ended before
+
+
+def one_heap() -> None:
+    """From now on threads share one heap, of those that come later too.
+
+    Else the C library reserves 64 MiB of addresses and more for each thread, when it first asks for memory. DuckDB
+    starts threads of its own even where it is to use one; on a busy machine they first run when `lock` has counted
+    already. What was left for the statement went to them, and the process ended by itself, with status 127 for one.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    except AttributeError:
+        pass  # a C library that has one heap anyway
 
 
 def lock(more_memory_bytes: int, cpu_seconds: int) -> None:

@@ -71,20 +71,21 @@ class EmbeddedLog:
         self._capacity = Capacity(
             self._directory, self._settings, lambda: tuple(self._streams.values()), self._make_room
         )
-        self._meta = MetaThread(self._directory / "meta.db")
         self._wake = WakeReceiver(self._run_directory / "wake")
-        self._wake.start()
+        self._meta = MetaThread(self._directory / "meta.db")
         self._started = True
+        membership: Membership | None = None
         try:
+            self._wake.start()
             await self._meta.write(meta.prepare)
             await self.ensure_topics([MEMBERS_SPEC])
-            self._membership = Membership(
+            membership = self._membership = Membership(
                 self._settings, self.put, self.table(MEMBERS_TOPIC), self._run_directory / "members"
             )
-            await self._membership.start()
+            await membership.start()
         except BaseException:
             self._closing = True
-            await self._close_parts()
+            await self._close_all(membership)
             raise
         self._maintenance = asyncio.create_task(self._maintain(), name="log maintenance")
 
@@ -93,16 +94,17 @@ class EmbeddedLog:
         if not self._started or self._closing:
             return
         self._closing = True
-        self._maintenance.cancel()
-        await asyncio.gather(self._maintenance, return_exceptions=True)
-        for consumer in tuple(self._consumers):
-            try:
-                await consumer.close()
-            except Exception:  # noqa: BLE001 - whatever a handler raised, the rest is closed
-                _log.exception("a consumer of group %s did not close in order", consumer.group)
-        await asyncio.gather(*(committer.close() for committer in self._committers.values()))
-        await self._membership.close()
-        await self._close_parts()
+        try:
+            self._maintenance.cancel()
+            await asyncio.gather(self._maintenance, return_exceptions=True)
+            for consumer in tuple(self._consumers):
+                try:
+                    await consumer.close()
+                except Exception:  # noqa: BLE001 - whatever a handler raised, the rest is closed
+                    _log.exception("a consumer of group %s did not close in order", consumer.group)
+            await asyncio.gather(*(committer.close() for committer in self._committers.values()))
+        finally:  # also of one whose caller has lost patience
+            await self._close_all(self._membership)
 
     def ended(self) -> str | None:
         """See the port."""
@@ -315,16 +317,27 @@ class EmbeddedLog:
             except Exception as error:  # noqa: BLE001 - without this task the log fills up
                 _log.warning("retention failed and will be tried again: %r", error)
 
+    async def _close_all(self, membership: Membership | None) -> None:
+        try:
+            if membership is not None:
+                await membership.close()
+        finally:
+            await self._close_parts()
+
     async def _close_parts(self) -> None:
-        for table in tuple(self._tables):
-            await table.close()
-        await self._meta.close()
-        self._wake.close()
-        for sender in self._senders.values():
-            sender.close()
-        for stream in self._streams.values():
-            with contextlib.suppress(BufferError):  # a view of the tail is still held somewhere
-                stream.appender.close()
+        try:
+            for table in tuple(self._tables):
+                await table.close()
+        finally:
+            try:
+                await self._meta.close()
+            finally:
+                self._wake.close()
+                for sender in self._senders.values():
+                    sender.close()
+                for stream in self._streams.values():
+                    with contextlib.suppress(BufferError):  # a view of the tail is still held somewhere
+                        stream.appender.close()
 
 
 def _open_stream(directory: Path, row: meta.TopicRow, settings: EmbeddedLogSettings) -> StreamTopic:

@@ -70,8 +70,10 @@ class Membership:
             asyncio.create_task(self._beat(), name="heartbeats"),
         ]
         caught_up = asyncio.create_task(self._reader.caught_up.wait())
-        await asyncio.wait({caught_up, self._tasks[0]}, return_when=asyncio.FIRST_COMPLETED)
-        caught_up.cancel()
+        try:
+            await asyncio.wait({caught_up, self._tasks[0]}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            caught_up.cancel()
         if self._tasks[0].done():
             self._tasks[0].result()
         self._look_for_dead()
@@ -82,14 +84,16 @@ class Membership:
 
     async def close(self) -> None:
         """Leaves at once, as far as the log still lets us."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._tasks and self._speaks:
-            with contextlib.suppress(TidewireError):
-                await self._put(MEMBERS_TOPIC, [(self.member_id.encode(), None)])
-        self._tasks = []
-        self._vitals.close()
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._tasks and self._speaks:
+                with contextlib.suppress(TidewireError):
+                    await self._put(MEMBERS_TOPIC, [(self.member_id.encode(), None)])
+        finally:
+            self._tasks = []
+            self._vitals.close()
 
     async def announce(self, profile: MemberProfile) -> None:
         """Makes this process known, durably."""

@@ -12,7 +12,6 @@ from tidewire_kit.cassandra import Row
 from tidewire_kit.ids import TenantId
 from tidewire_kit.owner import NO_ENTRIES, WINDOW_SECONDS, WINDOW_SEGMENTS
 from tidewire_storage.adapters.cassandra import rows
-from tidewire_storage.adapters.cassandra.attempts import Attempts
 from tidewire_storage.adapters.cassandra.heads import Head
 from tidewire_storage.adapters.cassandra.tables import (
     COUNTS,
@@ -23,7 +22,6 @@ from tidewire_storage.adapters.cassandra.tables import (
     gather_all,
     select,
 )
-from tidewire_storage.domain.block_header import BlockDamaged
 from tidewire_storage.domain.blocks import (
     ROLLUP_MINUTE,
     EpochCoverage,
@@ -32,7 +30,7 @@ from tidewire_storage.domain.blocks import (
     StoredBlock,
     TopicPartitionKey,
 )
-from tidewire_storage.ports import Look, RangesOf, StoredProgress, TenantUsage
+from tidewire_storage.ports import Look, StoredProgress, TenantUsage
 
 type Order = tuple[Any, ...]
 """Blocks of a tenant by time: (min, max, incarnation, partition, epoch, first offset, slice)."""
@@ -51,7 +49,8 @@ _IN_UNIT = select("storage_catalog", _BLOCK, ("tenant", *PLACE, "day", "level"),
 _DAYS_OF_TENANT = select("storage_days", _DAYS, ("tenant",))
 _DAYS_OF_PLACE = select("storage_days", _DAYS, ("tenant", *PLACE))
 _IN_EPOCH = select("storage_epoch_blocks", ("tenant", *_BLOCK), (*PLACE, "epoch"))
-_NAMED = select("storage_epoch_blocks", ("tenant", *_BLOCK), EPOCH_BLOCK_KEY)
+NAMED = select("storage_epoch_blocks", ("tenant", *_BLOCK), EPOCH_BLOCK_KEY)
+"""The catalog's row of one block."""
 _COUNT_IN_EPOCH = select("storage_epoch_blocks", ("COUNT(*)",), (*PLACE, "epoch"))
 _EPOCHS = select(
     "storage_epochs",
@@ -260,51 +259,6 @@ async def blocks_after(tables: Tables, place: TopicPartitionKey, offset: int) ->
         for block in blocks
         if block.key.end_offset > offset and block.key.level < ROLLUP_MINUTE
     ]
-
-
-async def read_blocks(
-    tables: Tables, attempts: Attempts, blocks: Sequence[StoredBlock]
-) -> list[bytes | None]:
-    """The bytes of blocks, in order; None: removed since they were found."""
-
-    async def read(block: StoredBlock) -> bytes | None:
-        data = await attempts.read(block)
-        if data is not None:
-            return data
-        row = await tables.row(_NAMED, *rows.epoch_block_key(block))
-        if row is None:
-            return None
-        now = rows.block_of(row, row.tenant, block.key.place, block.key.epoch)
-        if now.token != block.token:
-            return await read(now)  # rewritten since
-        raise BlockDamaged(
-            f"its bytes are not in storage_blocks (epoch {now.key.epoch}, {now.key.first_offset})"
-        )
-
-    return await gather_all(read(block) for block in blocks)
-
-
-async def read_ranges(
-    tables: Tables, attempts: Attempts, asked: Sequence[RangesOf]
-) -> list[list[bytes] | None]:
-    """Parts of blocks, in order; None: removed or rewritten since they were found."""
-
-    async def read(one: RangesOf) -> list[bytes] | None:
-        data = await attempts.read_ranges(one)
-        if data is not None:
-            return data
-        block = one.block
-        row = await tables.row(_NAMED, *rows.epoch_block_key(block))
-        if (
-            row is None
-            or rows.block_of(row, row.tenant, block.key.place, block.key.epoch).token != block.token
-        ):
-            return None
-        raise BlockDamaged(
-            f"its bytes are not in storage_blocks (epoch {block.key.epoch}, {block.key.first_offset})"
-        )
-
-    return await gather_all(read(one) for one in asked)
 
 
 async def last_seal(tables: Tables, place: TopicPartitionKey) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from tidewire_kit.cassandra import CassandraSession
 from tidewire_kit.clock import Clock
 from tidewire_kit.ids import TenantId
-from tidewire_storage.adapters.cassandra import reading
+from tidewire_storage.adapters.cassandra import fetching, reading
 from tidewire_storage.adapters.cassandra.attempts import ORPHAN_SECONDS, Attempts
 from tidewire_storage.adapters.cassandra.cuts import Cuts
 from tidewire_storage.adapters.cassandra.heads import Heads
@@ -199,11 +199,11 @@ class CassandraStore:
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """See BlockReader."""
-        return await reading.read_blocks(self._tables, self._attempts, blocks)
+        return await fetching.read_blocks(self._tables, self._attempts, blocks)
 
     async def read_ranges(self, asked: Sequence[RangesOf]) -> list[list[bytes] | None]:
         """See BlockReader."""
-        return await reading.read_ranges(self._tables, self._attempts, asked)
+        return await fetching.read_ranges(self._tables, self._attempts, asked)
 
     async def seals(self, place: TopicPartitionKey) -> int:
         """See BlockReader."""

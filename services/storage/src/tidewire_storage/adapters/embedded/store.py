@@ -11,10 +11,9 @@ from pathlib import Path
 
 from tidewire_kit.errors import FailedPrecondition, Unavailable
 from tidewire_kit.ids import TenantId
-from tidewire_storage.adapters.embedded import reading, schema, sealing, upkeep, writing
-from tidewire_storage.adapters.embedded.files import BlockFile, free_bytes, read_pieces
+from tidewire_storage.adapters.embedded import fetching, reading, schema, sealing, upkeep, writing
+from tidewire_storage.adapters.embedded.files import BlockFile, free_bytes
 from tidewire_storage.adapters.embedded.recount import Recount
-from tidewire_storage.domain.block_header import BlockDamaged
 from tidewire_storage.domain.blocks import EpochCoverage, SealedEpoch, StoredBlock, TopicPartitionKey
 from tidewire_storage.domain.series import SeriesStates
 from tidewire_storage.ports import (
@@ -257,55 +256,11 @@ class EmbeddedStore:
 
     async def read(self, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
         """See BlockReader."""
-        return await self._on(self._readers, lambda c: self._read(c, blocks))
-
-    def _read(self, connection: sqlite3.Connection, blocks: Sequence[StoredBlock]) -> list[bytes | None]:
-        tokens = [block.token for block in blocks]
-        found: dict[int, bytes] = {}
-        asked = {block.token.block_id: block for block in blocks if isinstance(block.token, reading.Token)}
-        wanted = {token.block_id: token for token in tokens if isinstance(token, reading.Token)}
-        for moved in (False, True):
-            by_file: dict[int, list[reading.Token]] = {}
-            for token in wanted.values():
-                by_file.setdefault(token.file_id, []).append(token)
-            missing: list[int] = []
-            for file_id, some in by_file.items():
-                try:
-                    pieces = read_pieces(self._blocks, file_id, [(t.position, t.length) for t in some])
-                except FileNotFoundError:
-                    missing += [token.block_id for token in some]
-                    continue
-                for token, data in zip(some, pieces, strict=True):
-                    if len(data) < token.length:  # cut off, as its row was removed meanwhile
-                        missing.append(token.block_id)
-                    else:
-                        found[token.block_id] = data
-            wanted = reading.where_now(connection, [asked[block_id] for block_id in missing])
-            if wanted and moved:
-                file_id = next(iter(wanted.values())).file_id
-                raise BlockDamaged(f"file {file_id:010d}.blk is missing or cut short")
-            if not wanted:
-                break
-        return [found.get(token.block_id) if isinstance(token, reading.Token) else None for token in tokens]
+        return await self._on(self._readers, lambda c: fetching.read_blocks(c, self._blocks, blocks))
 
     async def read_ranges(self, asked: Sequence[RangesOf]) -> list[list[bytes] | None]:
         """See BlockReader."""
-        return await self._on(self._readers, lambda _: self._read_ranges(asked))
-
-    def _read_ranges(self, asked: Sequence[RangesOf]) -> list[list[bytes] | None]:
-        found: list[list[bytes] | None] = []
-        for one in asked:
-            token = one.block.token
-            assert isinstance(token, reading.Token)
-            places = [(token.position + at, length) for at, length in one.ranges]
-            try:
-                pieces = read_pieces(self._blocks, token.file_id, places)
-            except FileNotFoundError:
-                found.append(None)  # rewritten since: whoever asks finds it anew, at its new place
-                continue
-            whole = all(len(data) == length for data, (_, length) in zip(pieces, one.ranges, strict=True))
-            found.append(pieces if whole else None)
-        return found
+        return await self._on(self._readers, lambda _: fetching.read_ranges(self._blocks, asked))
 
     async def seals(self, place: TopicPartitionKey) -> int:
         """See BlockReader."""
