@@ -153,7 +153,9 @@ async def make(directory: Path, tenant: TenantId, uids: np.ndarray, days: int) -
     store = EmbeddedStore(directory / "storage")
     await store.open()
     try:
-        return await Month(log, store).fill(tenant, uids, days)
+        readings = await Month(log, store).fill(tenant, uids, days)
+        await store.sweep()  # files that hold little but what was merged, as storage does every ten minutes
+        return readings
     finally:
         await store.close()
         await log.close()
