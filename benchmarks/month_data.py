@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ MONTH = (2023, 11)
 DAYS = 30
 ROWS_A_DAY = 225
 """A row every 384 s."""
+_RECORD_DEVICES = 2_000
+"""With a day of each a record has fewer than 2^20 rows, as a record must."""
 _LATE_US = 7_200_000_000
 """Log time of a day's readings, after its start."""
 
@@ -46,6 +49,33 @@ _LATE_US = 7_200_000_000
 def fleet_of(devices: int) -> Fleet:
     """The standard fleet, larger, and slower."""
     return Fleet(device_count=devices, interval_us=DAY_US // ROWS_A_DAY)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Devices of a partition whose day is one record."""
+
+    partition: int
+    number: int
+    of: int
+    """Pieces of the partition."""
+    devices: np.ndarray
+    """(n,): their numbers."""
+
+
+def partitions_of(tenant: TenantId, uids: np.ndarray, partitions: int) -> np.ndarray:
+    """Each device's partition."""
+    return np.array([partition_of(tenant, uid.tobytes(), partitions) for uid in uids])
+
+
+def pieces_of(partition: np.ndarray, partitions: int) -> list[Piece]:
+    """All devices, in order of partition."""
+    pieces = []
+    for number in range(partitions):
+        members = np.flatnonzero(partition == number)
+        parts = np.array_split(members, -(-len(members) // _RECORD_DEVICES))
+        pieces += [Piece(number, place, len(parts), part) for place, part in enumerate(parts)]
+    return pieces
 
 
 class Month:
@@ -75,21 +105,21 @@ class Month:
         await self._ingest.load(self._partitions)
         fleet = fleet_of(len(uids))
         count = len(self._partitions)
-        partition = np.array([partition_of(tenant, uid.tobytes(), count) for uid in uids])
-        members = [np.flatnonzero(partition == number).astype(np.int64) for number in range(count)]
+        partition = partitions_of(tenant, uids, count)
+        pieces = pieces_of(partition, count)
         readings, began = 0, time.monotonic()
-        work = [(day, number) for day in range(days) for number in range(count)]
-        ahead = asyncio.create_task(_made(fleet, tenant, uids, members, *work[0]))
-        for place, (day, number) in enumerate(work):
+        work = [(day, piece) for day in range(days) for piece in pieces]
+        ahead = asyncio.create_task(_made(fleet, tenant, uids, *work[0]))
+        for place, (day, piece) in enumerate(work):
             table = await ahead
             if place + 1 < len(work):
-                ahead = asyncio.create_task(_made(fleet, tenant, uids, members, *work[place + 1]))
+                ahead = asyncio.create_task(_made(fleet, tenant, uids, *work[place + 1]))
             log_time_us = START_US + day * DAY_US + _LATE_US
             accepted = table.values.size
             self._ingest.take(
                 AdmittedRecord(
-                    self._partitions[number],
-                    day,
+                    self._partitions[piece.partition],
+                    day * piece.of + piece.number,
                     log_time_us,
                     [PieceOfTable(table, 0)],
                     [((tenant, hour_of(log_time_us)), LedgerCounts(accepted=accepted))],
@@ -97,9 +127,9 @@ class Month:
                 )
             )
             del table
-            await self._ingest.flush([self._partitions[number]])
+            await self._ingest.flush([self._partitions[piece.partition]])
             readings += accepted
-            if number == count - 1:
+            if piece is pieces[-1]:
                 await self._end_of_day()
                 speed = readings / (time.monotonic() - began) / 1e6
                 progress(f"day {day + 1} of {days}, {readings / 1e6:,.0f} M readings, {speed:.1f} M/s")
@@ -114,11 +144,9 @@ class Month:
         await self._merging.round()
 
 
-async def _made(
-    fleet: Fleet, tenant: TenantId, uids: np.ndarray, members: list[np.ndarray], day: int, number: int
-) -> Table:
-    """A day of a partition's devices."""
-    devices = members[number]
+async def _made(fleet: Fleet, tenant: TenantId, uids: np.ndarray, day: int, piece: Piece) -> Table:
+    """A day of a piece's devices."""
+    devices = piece.devices
     index, times, values = await asyncio.to_thread(
         fleet.rows_of, devices, day * ROWS_A_DAY, ROWS_A_DAY, START_US + fleet.interval_us // 2
     )
@@ -147,8 +175,9 @@ async def make(directory: Path, tenant: TenantId, uids: np.ndarray, days: int) -
     await log.ensure_topics(topics.specs(CommonSettings().partitions))
     empty = encode_record([], 0, START_US)
     count = log.partitions(topics.TELEMETRY)
+    pieces = pieces_of(partitions_of(tenant, uids, count), count)
     await log.produce(
-        topics.TELEMETRY, [Outgoing(number, b"", empty) for number in range(count) for _ in range(days)]
+        topics.TELEMETRY, [Outgoing(piece.partition, b"", empty) for piece in pieces for _ in range(days)]
     )
     store = EmbeddedStore(directory / "storage")
     await store.open()
