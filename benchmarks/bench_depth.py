@@ -7,7 +7,8 @@ question is asked again and again through gRPC, one at a time, as a dashboard wo
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.date_pb2 import Date
 
 from benchmarks.data import DAY_US, Fleet
-from benchmarks.figures import Figure, Scale, pss_bytes
+from benchmarks.figures import Figure, PeakMemory, Scale, progress, pss_bytes
 from benchmarks.whole_platform import TENANT, Platform, running_platform
 from tidewire.ingestion.v1 import ingestion_pb2_grpc
 from tidewire.storage.v1 import storage_pb2, storage_pb2_grpc
@@ -25,47 +26,119 @@ from tidewire.type.v1 import telemetry_pb2
 
 START_US = 1_700_006_400_000_000
 """2023-11-15T00:00:00Z: so that no month ends within the data."""
-READINGS = 100_000_000
 _BATCH_ROWS = 10_000
 _IN_FLIGHT = 4
 _OPTIONS = [("grpc.max_receive_message_length", 4 << 20), ("grpc.max_send_message_length", 4 << 20)]
 _MERGE_SECONDS = 600
+_SAY_SECONDS = 10
 
-_GOALS_MS = {"last value": 1, "a day of one series": 3, "hourly averages of one series": 3}
-_GOALS_MS |= {"report of 3,000 devices": 50, "last of 15,000 series": 50}
+
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """What a backend is held to, and how much data shows it."""
+
+    readings: int
+    bytes_a_reading: float
+    last_value_ms: float
+    day_ms: float
+    hourly_ms: float
+    report_ms: float
+    last_of_all_ms: float
+
+
+EMBEDDED = Goals(100_000_000, 1.3, 1, 3, 3, 50, 50)
+_REGULAR_BYTES = 0.7
+_QUICK_READINGS = 1_000_000
+MERGE_SOON = {"TIDEWIRE_STORAGE_MERGE_SECONDS": "10"}
+"""Days of log time end while one waits."""
 
 
 def run(scale: Scale) -> list[Figure]:
-    """Bytes a reading, memory, and the median time of five questions."""
-    readings = READINGS if scale.rounds > 1 else 1_000_000
-    # Days of log time end while one waits.
-    with running_platform(environ={"TIDEWIRE_STORAGE_MERGE_SECONDS": "10"}) as platform:
-        accepted, rows = _fill(platform, readings)
-        platform.wait_stored(accepted, 300)
-        _seal(platform, accepted)
-        with grpc.insecure_channel(platform.address("storage"), options=_OPTIONS) as channel:
-            stub = storage_pb2_grpc.StorageServiceStub(channel)
-            (usage,) = stub.GetStorageUsage(
-                storage_pb2.GetStorageUsageRequest(tenant=TENANT), metadata=platform.metadata()
-            ).usages
-            size = usage.stored_bytes / usage.stored_readings
+    """Bytes a reading, memory, and the median time of five questions; bytes a reading of devices with regular times."""
+    return [*depth(scale, EMBEDDED), regular(scale)]
+
+
+def depth(
+    scale: Scale,
+    goals: Goals,
+    environ: Mapping[str, str] | None = None,
+    on_disk: Callable[[], int] | None = None,
+) -> list[Figure]:
+    """Figures of the standard data on a platform with these settings. `on_disk` gives the bytes that the store takes
+    for its readings; None: storage's own account of it is right."""
+    readings = goals.readings if scale.rounds > 1 else _QUICK_READINGS
+    with running_platform(environ={**MERGE_SOON, **(environ or {})}) as platform:
+        pids = [int(str(process["pid"])) for process in platform.endpoints["storage"]]
+        with PeakMemory(pids) as memory:
+            began = time.monotonic()
+            accepted, rows = _fill(platform, Fleet(), readings)
+            platform.wait_stored(accepted, 300)
+            filled = accepted / (time.monotonic() - began) / 1e6
+            _seal(platform, accepted)
             days = rows / Fleet().device_count / 1440
-            figures = _questions(platform, stub, scale, days)
-        storage = [int(str(process["pid"])) for process in platform.endpoints["storage"]]
-        memory = pss_bytes(storage) / 2**20
+            with grpc.insecure_channel(platform.address("storage"), options=_OPTIONS) as channel:
+                stub = storage_pb2_grpc.StorageServiceStub(channel)
+                figures = _questions(platform, stub, goals, scale, days)
+        usage = _usage(platform)
+        after = pss_bytes(pids) / 2**20
+        taken = on_disk() if on_disk else usage.stored_bytes
+    blocks = usage.stored_bytes / usage.stored_readings
     note = f"{usage.stored_readings / 1e6:.0f} M readings, {days:.1f} days of 3,000 devices; rollups included"
+    if on_disk:
+        note += f"; {blocks:.2f} in blocks, the rest is the server's"
     return [
-        Figure("bytes a reading, sealed and merged", size, "B/reading", 1.3, note, at_most=True),
-        Figure("memory of storage after it", memory, "MiB PSS", 400, "", at_most=True),
+        Figure(
+            "bytes a reading, sealed and merged",
+            taken / usage.stored_readings,
+            "B/reading",
+            goals.bytes_a_reading,
+            note,
+            at_most=True,
+        ),
+        Figure(
+            "memory of storage, peak while filled, sealed, merged and asked",
+            memory.peak_mib,
+            "MiB PSS",
+            400,
+            f"filled at {filled:.1f} M readings/s; {after:.0f} MiB in the end",
+            at_most=True,
+        ),
         *figures,
     ]
 
 
-def _fill(platform: Platform, readings: int) -> tuple[int, int]:
+def regular(scale: Scale) -> Figure:
+    """Bytes a reading when every device sends exactly once a minute: a quarter of the readings, all else the same."""
+    readings = EMBEDDED.readings // 4 if scale.rounds > 1 else _QUICK_READINGS
+    with running_platform(environ=MERGE_SOON) as platform:
+        accepted, rows = _fill(platform, Fleet(jitter_us=0), readings)
+        platform.wait_stored(accepted, 300)
+        _seal(platform, accepted)
+        usage = _usage(platform)
+    days = rows / Fleet().device_count / 1440
+    return Figure(
+        "bytes a reading, regular times",
+        usage.stored_bytes / usage.stored_readings,
+        "B/reading",
+        _REGULAR_BYTES,
+        f"{usage.stored_readings / 1e6:.0f} M readings, {days:.1f} days; rollups included",
+        at_most=True,
+    )
+
+
+def _usage(platform: Platform) -> storage_pb2.StorageUsage:
+    with grpc.insecure_channel(platform.address("storage")) as channel:
+        stub = storage_pb2_grpc.StorageServiceStub(channel)
+        ask = storage_pb2.GetStorageUsageRequest(tenant=TENANT)
+        (usage,) = stub.GetStorageUsage(ask, metadata=platform.metadata()).usages
+    return usage
+
+
+def _fill(platform: Platform, fleet: Fleet, readings: int) -> tuple[int, int]:
     """Publishes the fleet's readings as they come; returns (accepted, rows of all devices, lost ones included)."""
-    fleet = Fleet()
     accepted = first = 0
     waiting: deque[Any] = deque()
+    said = time.monotonic()
     with grpc.insecure_channel(platform.address("ingestion"), options=_OPTIONS) as channel:
         stub = ingestion_pb2_grpc.IngestionServiceStub(channel)
         while accepted < readings or waiting:
@@ -85,6 +158,9 @@ def _fill(platform: Platform, readings: int) -> tuple[int, int]:
                 waiting.append(stub.PublishTelemetry.future(batch, metadata=platform.metadata()))
             else:
                 accepted += waiting.popleft().result().accepted_readings
+            if time.monotonic() > said + _SAY_SECONDS:
+                said = time.monotonic()
+                progress(f"{accepted / 1e6:,.0f} of {readings / 1e6:,.0f} M readings accepted")
     return accepted, first
 
 
@@ -101,7 +177,11 @@ def _seal(platform: Platform, accepted: int) -> None:
 
 
 def _questions(
-    platform: Platform, stub: storage_pb2_grpc.StorageServiceStub, scale: Scale, days: float
+    platform: Platform,
+    stub: storage_pb2_grpc.StorageServiceStub,
+    goals: Goals,
+    scale: Scale,
+    days: float,
 ) -> list[Figure]:
     metadata = platform.metadata()
     rng = np.random.default_rng(1)
@@ -144,17 +224,17 @@ def _questions(
         ask = storage_pb2.GetLatestRequest(parent=TENANT, page_size=15_000)
         return len(stub.GetLatest(ask, metadata=metadata).values)
 
-    asked: list[tuple[str, Callable[[], int], int]] = [
-        ("last value", last_value, 1),
-        ("a day of one series", day_of_series, 1),
-        ("hourly averages of one series", hourly_averages, 1),
-        ("report of 3,000 devices", report, 15_000),
-        ("last of 15,000 series", last_of_all, 15_000),
+    asked: list[tuple[str, Callable[[], int], int, float]] = [
+        ("last value", last_value, 1, goals.last_value_ms),
+        ("a day of one series", day_of_series, 1, goals.day_ms),
+        ("hourly averages of one series", hourly_averages, 1, goals.hourly_ms),
+        ("report of 3,000 devices", report, 15_000, goals.report_ms),
+        ("last of 15,000 series", last_of_all, 15_000, goals.last_of_all_ms),
     ]
-    return [_timed(name, ask, least, scale) for name, ask, least in asked]
+    return [_timed(name, ask, least, goal, scale) for name, ask, least, goal in asked]
 
 
-def _timed(name: str, ask: Callable[[], int], least: int, scale: Scale) -> Figure:
+def _timed(name: str, ask: Callable[[], int], least: int, goal: float, scale: Scale) -> Figure:
     """Median time of a question in milliseconds."""
     number = ask()
     if number < least:
@@ -165,15 +245,10 @@ def _timed(name: str, ask: Callable[[], int], least: int, scale: Scale) -> Figur
         began = time.perf_counter()
         number = ask()
         seconds.append(time.perf_counter() - began)
+    median = statistics.median(seconds) * 1e3
+    progress(f"{name}: {median:.2f} ms")
     note = f"{len(seconds)} times, p99 {np.percentile(seconds, 99) * 1e3:.1f} ms; {number:,} rows"
-    return Figure(
-        f"{name}, through gRPC, p50",
-        statistics.median(seconds) * 1e3,
-        "ms",
-        _GOALS_MS[name],
-        note,
-        at_most=True,
-    )
+    return Figure(f"{name}, through gRPC, p50", median, "ms", goal, note, at_most=True)
 
 
 def _timestamp(time_us: int) -> Timestamp:

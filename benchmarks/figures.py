@@ -5,6 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class Scale:
     rounds: int
     seconds: float
     long_seconds: float
+    keep: Path | None = None
+    """Where data that takes long to make stays for the next run; None: it is made anew."""
 
     @classmethod
     def full(cls) -> "Scale":
@@ -82,6 +85,48 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 def pss_bytes(pids: Iterable[int]) -> int:
     """Memory of the processes together, shared pages counted once."""
     return sum(psutil.Process(pid).memory_full_info().pss for pid in pids)
+
+
+class PeakMemory:
+    """Samples the memory of processes, on a thread, while the block runs."""
+
+    def __init__(self, pids: Iterable[int], every_seconds: float = 0.25) -> None:
+        self._pids = list(pids)
+        self._every_seconds = every_seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="memory", daemon=True)
+        self.peak_bytes = 0
+        """Most that was seen, PSS."""
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def peak_mib(self) -> float:
+        """Most that was seen, in MiB PSS."""
+        return self.peak_bytes / 2**20
+
+    def _sample(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, pss_bytes(self._pids))
+            if self._ended.wait(self._every_seconds):
+                return
+
+
+def progress(text: str) -> None:
+    """Says on stderr how far something long is: a line of its own, or on a terminal in place of the one before."""
+    terminal = sys.stderr.isatty()
+    print(
+        f"\r\033[K  {text}" if terminal else f"  {text}",
+        end="" if terminal else "\n",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def start_load(**options: object) -> subprocess.Popen[str]:

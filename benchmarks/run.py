@@ -11,6 +11,7 @@ import json
 import pkgutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -29,9 +30,15 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="seconds instead of minutes; figures are not to be quoted"
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIRECTORY",
+        help="keep data that takes long to make there, and use what an earlier run has left",
+    )
     parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
     args = parser.parse_args()
-    scale = Scale.quick() if args.quick else Scale.full()
+    scale = replace(Scale.quick() if args.quick else Scale.full(), keep=args.keep)
     package = benchmarks.distributed if args.backend == "distributed" else benchmarks
     names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name.startswith("bench_"))
     figures: list[Figure] = []

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,15 +115,20 @@ class Platform:
 
 @contextlib.contextmanager
 def running_platform(
-    register: bool = True, *options: str, environ: Mapping[str, str] | None = None
+    register: bool = True,
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    devices: Sequence[str] = (),
 ) -> Iterator[Platform]:
-    """Runs `tidewire up` on free ports until the block ends; with the fleet of `benchmarks.data` when `register`."""
-    with tempfile.TemporaryDirectory(prefix="tidewire-bench-") as directory:
-        path = Path(directory)
+    """Runs `tidewire up` on free ports until the block ends; with `devices`, or else the fleet of `benchmarks.data`,
+    when `register`. `directory` stays; None: a temporary one."""
+    with contextlib.ExitStack() as stack:
+        path = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidewire-bench-")))
         began = time.perf_counter()
         tidewire = Path(sys.executable).with_name("tidewire")
         process = subprocess.Popen(
-            [tidewire, "up", "--data-dir", directory, "--free-ports", *options],
+            [tidewire, "up", "--data-dir", str(path), "--free-ports", *options],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             # As for a user, whose second start finds compiled modules.
@@ -134,7 +139,7 @@ def running_platform(
             endpoints = _wait_serving(path, process)
             platform = Platform(path, process, time.perf_counter() - began, path / "bench.token", endpoints)
             if register:
-                _register(platform)
+                _register(platform, devices or Fleet().devices)
             yield platform
         finally:
             process.send_signal(signal.SIGINT)
@@ -162,21 +167,17 @@ def _wait_serving(path: Path, process: subprocess.Popen[bytes]) -> dict[str, lis
     raise RuntimeError("the platform did not come up; run `tidewire up` to see why")
 
 
-def _register(platform: Platform) -> None:
-    """Creates the tenant, a token for it, and the fleet's devices."""
+def _register(platform: Platform, devices: Sequence[str]) -> None:
+    """Creates the tenant, a token for it, and devices."""
     with grpc.insecure_channel(platform.address("registry")) as channel:
         registry = registry_pb2_grpc.RegistryServiceStub(channel)
         admin = platform.metadata(admin=True)
         registry.CreateTenant(
             registry_pb2.CreateTenantRequest(tenant_id="bench", tenant=resources_pb2.Tenant()), metadata=admin
         )
-        answer = registry.CreateToken(
-            registry_pb2.CreateTokenRequest(tenant=TENANT, subject="bench", roles=["tenant-admin"]),
-            metadata=admin,
-        )
-        platform.token_file.touch(0o600)
-        platform.token_file.write_text(answer.token)
-        devices = Fleet().devices
+    new_token(platform)
+    with grpc.insecure_channel(platform.address("registry")) as channel:
+        registry = registry_pb2_grpc.RegistryServiceStub(channel)
         for at in range(0, len(devices), 1000):
             requests = [
                 registry_pb2.CreateDeviceRequest(device_id=device, device=resources_pb2.Device(type="bench"))
@@ -186,3 +187,15 @@ def _register(platform: Platform) -> None:
                 registry_pb2.BatchCreateDevicesRequest(parent=TENANT, requests=requests),
                 metadata=platform.metadata(),
             )
+
+
+def new_token(platform: Platform) -> None:
+    """Creates a token for the tenant, which `platform.metadata` gives from now on."""
+    with grpc.insecure_channel(platform.address("registry")) as channel:
+        registry = registry_pb2_grpc.RegistryServiceStub(channel)
+        answer = registry.CreateToken(
+            registry_pb2.CreateTokenRequest(tenant=TENANT, subject="bench", roles=["tenant-admin"]),
+            metadata=platform.metadata(admin=True),
+        )
+    platform.token_file.touch(0o600)
+    platform.token_file.write_text(answer.token)

@@ -351,3 +351,22 @@ async def test_many_devices_are_merged_slice_by_slice(
         found, _ = await bucketed(rig, device, DAY0, DAY0 + DAY_US, HOUR_US)
         assert found == expected(model, DAY0, DAY0 + DAY_US, HOUR_US)
     assert await rig.store.difference() == 0
+
+
+async def test_devices_with_few_and_with_many_readings_a_minute(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidewire_storage.application.merge.SLICE_CELLS", 20)
+    tenant = rig.world.add_tenant("acme")
+    often = rig.world.add_device(tenant, "often")
+    others = (rig.world.add_device(tenant, f"d{number}") for number in range(100))
+    seldom = next(device for device in others if rig.partition(device) == rig.partition(often))
+    data = [(DAY0 + row * 5 * MINUTE_US, [float(row), 1.0]) for row in range(20)]
+    await rig.publish(seldom, ("a", "b"), data)
+    model = {(time, name): cells["ab".index(name)] for time, cells in data for name in "ab"}
+    dense = await a_day(rig, often, rows=300)
+    await merge(rig)
+    for device, readings in ((often, dense), (seldom, model)):
+        for width_us in (5 * MINUTE_US, HOUR_US, DAY_US):
+            found, _ = await bucketed(rig, device, DAY0, DAY0 + DAY_US, width_us)
+            assert found == expected(readings, DAY0, DAY0 + DAY_US, width_us)

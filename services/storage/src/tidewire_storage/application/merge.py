@@ -16,7 +16,7 @@ from tidewire_kit.clock import Clock
 from tidewire_kit.ids import TenantId
 from tidewire_kit.owner import Ledger, LedgerCounts, hour_of
 from tidewire_storage.application.encoding import Buried
-from tidewire_storage.application.rollup import Rollup
+from tidewire_storage.application.rollup import Rollup, Touched
 from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted
 from tidewire_storage.domain.block_format import encode_block
 from tidewire_storage.domain.blocks import (
@@ -166,6 +166,8 @@ class MergeEpochs:
             one.counts.purged += sum(block.facts.readings for block in one.sources.blocks)
             return True
         uids, slices = one.sources.devices()
+        sealed = [table for directory in one.sources.directories for table in directory.tables]
+        tiers = self._rollup.tiers(one.tenant, sealed)
         for mask in slices:
             chosen = uids[mask]
             asked = [
@@ -178,7 +180,7 @@ class MergeEpochs:
             if None in data:
                 return False
             merged = await asyncio.to_thread(one.merge, chosen, asked, data)
-            touched = await self._rollup.touched(one.tenant, merged.tables)
+            touched = await asyncio.to_thread(Touched.of, merged.tables, tiers)
             for level, table in await self._rollup.tables(one.tenant, one.place, touched):
                 await asyncio.to_thread(one.hold, level, table)
         await asyncio.to_thread(one.add_held)

@@ -20,6 +20,7 @@ from tidewire_storage.domain.aggregates import Partials, merge_partials, partial
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.domain.collapse import Collapsed
 from tidewire_storage.domain.rollups import (
+    HOUR_US,
     MINUTE_US,
     TIERS,
     Tier,
@@ -31,13 +32,15 @@ from tidewire_storage.domain.rollups import (
     update,
 )
 from tidewire_storage.domain.rows import SortedTable, uid_list, unique_uids
+from tidewire_storage.domain.sealed_format import SealedTable
 from tidewire_storage.ports import BlockReader
 
 Interval = tuple[int, int]
 """Event times [start, end) in µs."""
 
-_DENSE = 4
-"""Readings that a minute must have for its rollup to be worth while."""
+_DENSE = {MINUTE_US: 4, HOUR_US: 16}
+"""Rows that a bucket of this width must have for its rollup to be worth while: it takes as many bytes as seven of them
+or so, and they are read as quickly."""
 _NEAR = 16
 """Touched buckets with fewer than so many others between them are looked up together."""
 _MERGE_ROWS = 100_000
@@ -91,11 +94,8 @@ class Touched:
     """Per tier and metric."""
 
     @classmethod
-    def of(cls, tables: Sequence[SortedTable], *, minutes: bool) -> "Touched":
-        """Rolls up tables as a merge makes them: each (device, metric, time) once.
-
-        Minutes only if they hold four readings and more, or if `minutes` says so.
-        """
+    def of(cls, tables: Sequence[SortedTable], tiers: Sequence[Tier]) -> "Touched":
+        """Rolls up tables as a merge makes them: each (device, metric, time) once."""
         if not tables:
             return cls(np.empty((0, 16), np.uint8), ())
         uids, number = unique_uids(np.concatenate([table.device_uids for table in tables]))
@@ -106,18 +106,16 @@ class Touched:
             begin += len(table.device_uids)
             device = np.repeat(mine, table.row_counts)
             wholes.append(Collapsed(table.metrics, device, table.time_unix_us, table.values))
-        dense = sum(map(len, wholes)) >= _DENSE * sum(_runs(whole, MINUTE_US) for whole in wholes)
-        wanted = [tier for tier in TIERS if tier.width_us > MINUTE_US or dense or minutes]
-        found: list[tuple[Tier, dict[str, list[Partials]]]] = [(tier, {}) for tier in wanted]
+        found: list[tuple[Tier, dict[str, list[Partials]]]] = [(tier, {}) for tier in tiers]
         for whole in wholes:
             for tier, by_metric in found:
                 for metric, part in zip(whole.metrics, partials_of_all(whole, tier.width_us, 0), strict=True):
                     by_metric.setdefault(metric, []).append(part)
-        tiers = tuple(
+        concatenations = (
             (tier, {metric: concatenated(parts) for metric, parts in by_metric.items()})
             for tier, by_metric in found
         )
-        return cls(uids, tiers)
+        return cls(uids, tuple(concatenations))
 
 
 class Rollup:
@@ -135,10 +133,20 @@ class Rollup:
         self._clock = clock
         self._retention = retention
 
-    async def touched(self, tenant: TenantId, tables: Sequence[SortedTable]) -> Touched:
-        """See `Touched.of`; minutes too where rollups have to stand in for readings that have expired."""
-        minutes = _outlive(self._retention(tenant))
-        return await asyncio.to_thread(lambda: Touched.of(tables, minutes=minutes))
+    def tiers(self, tenant: TenantId, sealed: Sequence[SealedTable]) -> list[Tier]:
+        """The tiers that a merge of these tables makes, for all of its devices: a block of rollups that one of them was
+        missing from would say that it had no readings.
+
+        Where rollups have to stand in for readings that have expired, all.
+        """
+        rows = sum(int(table.row_counts.sum()) for table in sealed)
+        every = _outlive(self._retention(tenant))
+
+        def dense(tier: Tier) -> bool:
+            least = _DENSE.get(tier.width_us, 0)
+            return rows >= least * sum(table.most_buckets(tier.width_us) for table in sealed)
+
+        return [tier for tier in TIERS if every or dense(tier)]
 
     async def tables(
         self, tenant: TenantId, place: TopicPartitionKey, touched: Touched
@@ -285,12 +293,6 @@ class _Tally:
 
 def _partials(rows: Collapsed, width_us: int | None, origin_us: int) -> dict[str, Partials]:
     return dict(zip(rows.metrics, partials_of_all(rows, width_us, origin_us), strict=True))
-
-
-def _runs(rows: Collapsed, width_us: int) -> int:
-    """Number of (device, bucket)s."""
-    bucket = rows.time // width_us
-    return 1 + int(np.count_nonzero((bucket[1:] != bucket[:-1]) | (rows.device[1:] != rows.device[:-1])))
 
 
 def _outlive(retention: Retention) -> bool:

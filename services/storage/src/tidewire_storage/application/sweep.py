@@ -278,10 +278,13 @@ def _part(
     device = np.repeat(numbers, reader.row_counts)
     time = reader.time()
     rows = (device >= 0) & (time >= start_us) & (time < end_us)
+    arrival = reader.arrival()
+    if rows.all():
+        order = np.full(len(time), block_arrival) if arrival is None else arrival
+        return Part(device, time, order, {name: reader.column(name) for name in names})
     picked = np.flatnonzero(rows)
     if not picked.size:
         return None
-    arrival = reader.arrival()
     order = np.full(len(picked), block_arrival) if arrival is None else arrival[picked]
     columns = {name: reader.column(name)[picked] for name in names}
     return Part(device[picked], time[picked], order, columns)

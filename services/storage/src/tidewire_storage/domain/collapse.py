@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_RUN_ROWS = 4
+"""With fewer rows a run, sorting rows is as quick."""
+
 
 @dataclass(slots=True)
 class Part:
@@ -58,13 +61,17 @@ def collapse(parts: Sequence[Part], metrics: tuple[str, ...]) -> Collapsed:
     columns = [_column(parts, metric) for metric in metrics]
     later = (device[1:] > device[:-1]) | ((device[1:] == device[:-1]) & (time[1:] > time[:-1]))
     if not later.all():
-        arrival = np.concatenate([part.arrival for part in parts])
-        order = np.lexsort((arrival, time, device))  # stable: a table keeps its own order
-        device, time = device[order], time[order]
-        first = np.append(True, (device[1:] != device[:-1]) | (time[1:] != time[:-1]))
-        group = np.cumsum(first) - 1
-        columns = [last_of_group(column[order], group, int(group[-1]) + 1) for column in columns]
-        device, time = device[first], time[first]
+        order = _order_of_runs(device, time, later)
+        if order is not None:
+            device, time, columns = device[order], time[order], [column[order] for column in columns]
+        else:
+            arrival = np.concatenate([part.arrival for part in parts])
+            order = np.lexsort((arrival, time, device))  # stable: a table keeps its own order
+            device, time = device[order], time[order]
+            first = np.append(True, (device[1:] != device[:-1]) | (time[1:] != time[:-1]))
+            group = np.cumsum(first) - 1
+            columns = [last_of_group(column[order], group, int(group[-1]) + 1) for column in columns]
+            device, time = device[first], time[first]
     result = Collapsed(metrics, device, time, columns)
     there = np.zeros(len(time), np.bool_)
     for column in columns:
@@ -72,6 +79,27 @@ def collapse(parts: Sequence[Part], metrics: tuple[str, ...]) -> Collapsed:
     if there.all():
         return result
     return Collapsed(metrics, device[there], time[there], [column[there] for column in columns])
+
+
+def _order_of_runs(
+    device: NDArray[np.int32], time: NDArray[np.int64], later: NDArray[np.bool_]
+) -> NDArray[np.int64] | None:
+    """The order of rows by device and time, where every device's runs of rising times lie apart; None where not.
+
+    Blocks hold devices in an order of their own, and each of them its rows in order of time: sorting some thousand runs
+    takes a tenth of the time that sorting their rows would. `later` (rows - 1,): a row follows the one before it.
+    """
+    starts = np.flatnonzero(np.append(True, ~later | (device[1:] != device[:-1])))
+    if len(starts) * _RUN_ROWS > len(time):
+        return None
+    by_start = np.lexsort((time[starts], device[starts]))
+    lengths = np.diff(np.append(starts, len(time)))[by_start]
+    moved = starts[by_start] - (np.cumsum(lengths) - lengths)
+    order = np.repeat(moved, lengths) + np.arange(len(time))
+    ends = np.cumsum(lengths)[:-1]
+    before, after = order[ends - 1], order[ends]
+    apart = (device[before] != device[after]) | (time[before] < time[after])
+    return order if apart.all() else None
 
 
 def split(parts: Sequence[Part], horizon_us: int) -> tuple[list[Part], list[Part]]:

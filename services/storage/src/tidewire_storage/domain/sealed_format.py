@@ -151,6 +151,14 @@ class SealedTable:
         """Number of pages."""
         return len(self._checksums)
 
+    def most_buckets(self, width_us: int) -> int:
+        """At most so many pairs of a device and a bucket have rows; as many, where pages lie in order of time."""
+        begins = np.append(0, self._page_ends[:-1])
+        first = np.searchsorted(self._row_ends, begins, "right")
+        last = np.searchsorted(self._row_ends, self._page_ends, "left")
+        spans = self._greatest // width_us - self._least // width_us + 1
+        return int(np.minimum((last - first + 1) * spans, self._page_ends - begins).sum())
+
     def wanted_pages(self, devices: NDArray[np.bool_], start_us: int, end_us: int) -> list[int]:
         """Pages that may hold rows of the devices where `devices` (devices,) is true, with times in [start, end)."""
         numbers = np.flatnonzero(devices)
