@@ -25,7 +25,8 @@ from tidewire_storage.ports import EventFilter, EventFlush
 DEVICES = ("acme.doomed", "acme.kept", "other.bystander")
 (NEEDLE,) = struct.unpack("<d", b"needle\x24\x41")
 """A value that nothing else is, nor its multiples."""
-ROWS = 5
+ROWS = 20
+"""As many in an hour, so that it is rolled up."""
 LEVELS = {"flushed": {0}, "sealed": {1}, "merged": {2, 3, 4, 5}}
 
 
