@@ -25,12 +25,12 @@ from tidewire_storage.adapters.cassandra.tables import (
 )
 from tidewire_storage.domain.block_header import BlockDamaged
 from tidewire_storage.domain.blocks import (
-    ROLLUP_MINUTE,
     EpochCoverage,
     OpenEpoch,
     SealedEpoch,
     StoredBlock,
     TopicPartitionKey,
+    holds_rollups,
 )
 from tidewire_storage.ports import Look, RangesOf, StoredProgress, TenantUsage
 
@@ -258,7 +258,7 @@ async def blocks_after(tables: Tables, place: TopicPartitionKey, offset: int) ->
         block
         for blocks in by_epoch
         for block in blocks
-        if block.key.end_offset > offset and block.key.level < ROLLUP_MINUTE
+        if block.key.end_offset > offset and not holds_rollups(block.key.level)
     ]
 
 

@@ -1,0 +1,49 @@
+"""Opening a bucket of an object store, for backups and for the cold tier of storage.
+
+Endpoint, region and credentials come from the environment alone, by the names that all S3 tools know.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+HINT = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+_SAID = re.compile(r"<Code>(\w+)</Code>.*?<Message>([^<]{1,300})", re.DOTALL)
+
+
+def open_bucket(
+    bucket: str, environ: Mapping[str, str], *, timeout_seconds: float, retries: int, retry_seconds: float
+) -> Any:
+    """An `obstore` store. Nothing is asked of it yet."""
+    # Only here: nothing else needs the library.
+    from obstore.store import S3Store
+
+    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
+    options: dict[str, str] = {"region": environ.get("AWS_REGION") or "us-east-1"}
+    if endpoint:
+        options["endpoint"] = endpoint
+    for option, variable in (
+        ("access_key_id", "AWS_ACCESS_KEY_ID"),
+        ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+        ("session_token", "AWS_SESSION_TOKEN"),
+    ):
+        if value := environ.get(variable):
+            options[option] = value
+    return S3Store(
+        bucket,
+        config=options,  # type: ignore[arg-type]
+        client_options={
+            "allow_http": endpoint.startswith("http://"),
+            "timeout": timedelta(seconds=timeout_seconds),
+        },
+        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=retry_seconds)},
+    )
+
+
+def why_of(error: Exception) -> str:
+    """What the server said, in one line; else the client's words. Neither holds a credential."""
+    text = str(error)
+    if said := _SAID.search(text):
+        return f"{said[1]}, {said[2].strip().rstrip('.')}"
+    return text.strip().partition("\n")[0][:300]
