@@ -42,6 +42,8 @@ _PERCENTILES_AT_ONCE = 2
 class Tier(Enum):
     """What an answer was read from: readings, or their rollups."""
 
+    COLD = "cold"
+    """Readings, some of them from objects of the cold tier."""
     RAW = "raw"
     ROLLUP_1M = "1m"
     ROLLUP_1H = "1h"
