@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from tidewire_kit.errors import Unavailable
 from tidewire_storage.adapters.cold import DirectoryColdStore
+from tidewire_storage.application.aggregate import Question, Tier
 from tidewire_storage.application.cold import ColdLimits
 from tidewire_storage.application.cold_upkeep import audit
 from tidewire_storage.application.gather import EpochLimits
 from tidewire_storage.application.ingest import IngestLimits
 from tidewire_storage.application.merge import MergeLimits
+from tidewire_storage.domain.aggregates import Function
 from tidewire_storage.domain.blocks import COLD_BLOCK, TopicPartitionKey
 from tidewire_storage.domain.rollups import DAY_US, HOUR_US, MINUTE_US
 from tidewire_storage.ports import ColdUnavailable
@@ -116,7 +118,7 @@ async def test_duckdb_reads_the_layout_as_it_is(rig: Any) -> None:
     model[DAY0 + 5, "time"] = 1.5
     assert await moved(rig, device) == 1
     rows = duckdb.execute(
-        "SELECT epoch_us(time), a, b, device, device_uid, tenant, day::VARCHAR, \"metric.time\" FROM "
+        'SELECT epoch_us(time), a, b, device, device_uid, tenant, day::VARCHAR, "metric.time" FROM '
         "read_parquet(?, hive_partitioning=true, union_by_name=true) ORDER BY device_uid, time",
         [f"{rig.path}/cold/*/*/*.parquet"],
     ).fetchall()
@@ -127,7 +129,9 @@ async def test_duckdb_reads_the_layout_as_it_is(rig: Any) -> None:
         found |= {(time, key): v for key, v in (("a", a), ("b", b), ("time", odd)) if v is not None}
     assert found == model == await rig.read(device)
     kinds = dict(
-        duckdb.execute(f"SELECT name, type FROM parquet_schema('{objects(rig)[0]}') WHERE type IS NOT NULL").fetchall()
+        duckdb.execute(
+            f"SELECT name, type FROM parquet_schema('{objects(rig)[0]}') WHERE type IS NOT NULL"
+        ).fetchall()
     )
     assert kinds["time"] == "INT64"
     assert kinds["a"] == "DOUBLE"
@@ -255,7 +259,9 @@ async def test_while_the_object_storage_is_away_other_days_are_read(rig: Any) ->
         await rig.read(device)
     with pytest.raises(Unavailable):
         await rig.cold.round()
-    assert await rig.read(device, start_us=DAY0 + DAY_US) == new, "nothing is dropped before its object is there"
+    assert await rig.read(device, start_us=DAY0 + DAY_US) == new, (
+        "nothing is dropped before its object is there"
+    )
     cold.down = False
     await rig.cold.round()
     assert await rig.read(device) == old | new
@@ -291,7 +297,9 @@ async def test_a_reader_beside_the_move_neither_misses_nor_repeats(rig: Any) -> 
     device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
     model: Model = {}
     for number in range(6):
-        rows = [(DAY0 + number * 4 * HOUR_US + at * MINUTE_US, [float(at), float(number)]) for at in range(20)]
+        rows = [
+            (DAY0 + number * 4 * HOUR_US + at * MINUTE_US, [float(at), float(number)]) for at in range(20)
+        ]
         await publish(rig, device, model, rows)
         await rig.settled()
         rig.merging._limits = MergeLimits(readings=1)
@@ -318,7 +326,9 @@ async def test_a_reader_beside_the_move_neither_misses_nor_repeats(rig: Any) -> 
 
 @settings(max_examples=8, deadline=None)
 @given(steps=STEPS)
-def test_reads_across_tiers_are_those_of_a_dictionary(rig_type: Callable[[Path], Any], steps: list[Any]) -> None:
+def test_reads_across_tiers_are_those_of_a_dictionary(
+    rig_type: Callable[[Path], Any], steps: list[Any]
+) -> None:
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(_run(rig_type(Path(directory)), steps))
 
@@ -352,3 +362,17 @@ async def _run(rig: Any, steps: list[Any]) -> None:
             assert set(await levels(rig, device)) <= {COLD_BLOCK}
     finally:
         await rig.stop()
+
+
+async def test_answers_say_that_the_cold_tier_was_used(rig: Any) -> None:
+    device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
+    await publish(rig, device, {}, two_days())
+    await moved(rig, device)
+
+    async def tier(bucket_us: int) -> Tier:
+        asked = Question(["a"], [Function.MAX], DAY0, DAY0 + DAY_US, bucket_us)
+        answer = await rig.aggregate.run(device.tenant.uid, ["d"], asked)
+        return answer.tier
+
+    assert await tier(10 * SECOND) is Tier.COLD
+    assert await tier(DAY_US) is Tier.ROLLUP_1D

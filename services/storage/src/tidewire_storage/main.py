@@ -105,7 +105,11 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         lambda: ingest.pressed,
         metrics.merged,
     )
-    cold = None if cold_store is None else _cold_tier(ctx, store, directories, cold_store, ingest, sealing, metrics)
+    cold = (
+        None
+        if cold_store is None
+        else _cold_tier(ctx, store, directories, cold_store, ingest, sealing, metrics)
+    )
     cold_upkeep = (
         None
         if cold is None or cold_store is None

@@ -261,7 +261,7 @@ class ColdTier:
         self._unnamed |= {*replaced} if done else {*work.names}
         await self._remove_unnamed()
         if done:
-            self._on_report(ColdReport(why, len(work.names), work.bytes, work.after))
+            self._on_report(ColdReport(why, len(work.names), work.object_bytes, work.after))
             logger.info(
                 "cold_rewritten", why=why, tenant=tenant.hex(), objects=len(work.names), readings=work.after
             )
@@ -313,7 +313,7 @@ class _Rewriting:
     dropped: Collection[bytes]
     blocks: list[Block] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    bytes: int = 0
+    object_bytes: int = 0
     before: int = 0
     """Readings of devices that stay, before they were collapsed."""
 
@@ -382,7 +382,7 @@ class _Rewriting:
     def add(self, block: Block, size: int) -> None:
         """A block whose object is there."""
         self.blocks.append(block)
-        self.bytes += size
+        self.object_bytes += size
 
     def ledger(self) -> Ledger:
         """What changes: a later reading has taken others' place, deleted devices' are gone.

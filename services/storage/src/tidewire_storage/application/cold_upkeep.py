@@ -132,7 +132,9 @@ class ColdUpkeep:
     async def start(self) -> None:
         """Begins."""
         self._tasks = [
-            asyncio.create_task(self._repeat("move", self._move_seconds, self._move), name="storage cold move"),
+            asyncio.create_task(
+                self._repeat("move", self._move_seconds, self._move), name="storage cold move"
+            ),
             asyncio.create_task(
                 self._repeat("audit", self._audit_seconds, self._audit), name="storage cold audit"
             ),

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from tidewire_storage.domain.blocks import COLD_BLOCK, StoredBlock
 from tidewire_storage.domain.block_header import BlockDamaged
+from tidewire_storage.domain.blocks import COLD_BLOCK, StoredBlock
 from tidewire_storage.domain.cold_format import ColdDirectory, open_directory
 from tidewire_storage.domain.sealed_format import Directory
 from tidewire_storage.ports import BlockReader, ColdStore, ColdUnavailable, RangesOf

@@ -68,9 +68,7 @@ class BlockHeader:
         if struct.unpack_from("<Q", data, HEADER.size)[0] != xxhash.xxh3_64_intdigest(head):
             raise BlockDamaged("the header does not match its checksum")
         if fields[1] not in (FLUSHED, SEALED, COLD):
-            raise BlockDamaged(
-                f"format version {fields[1]} is newer than this software's {COLD}; update it"
-            )
+            raise BlockDamaged(f"format version {fields[1]} is newer than this software's {COLD}; update it")
         self.version: int = fields[1]
         self.directory_bytes: int = fields[3]
         self.total_bytes: int = fields[4]

@@ -52,7 +52,13 @@ def partition_of_object(name: str) -> int | None:
 
 
 def encode(
-    key: BlockKey, hour_us: int, name: str, written_us: int, rows: Collapsed, uids: NDArray[np.uint8], names: Sequence[str]
+    key: BlockKey,
+    hour_us: int,
+    name: str,
+    written_us: int,
+    rows: Collapsed,
+    uids: NDArray[np.uint8],
+    names: Sequence[str],
 ) -> tuple[bytes, Block]:
     """The object, and the block that stands for it.
 
@@ -109,7 +115,9 @@ def _write(
     hexes = [str(uuid.UUID(bytes=uid.tobytes()).hex) for uid in table.device_uids]
     fields = [("device_uid", pa.string()), ("device", pa.string()), ("time", pa.timestamp("us", "UTC"))]
     fields += [(column_name(metric), pa.float64()) for metric in table.metrics]
-    schema = pa.schema([pa.field(name, kind, nullable=place > 2) for place, (name, kind) in enumerate(fields)])
+    schema = pa.schema(
+        [pa.field(name, kind, nullable=place > 2) for place, (name, kind) in enumerate(fields)]
+    )
     columns: list[Any] = [
         pa.array(hexes, pa.string()).take(pa.array(devices)),
         pa.array(names, pa.string()).take(pa.array(devices)),

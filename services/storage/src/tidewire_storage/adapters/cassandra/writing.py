@@ -222,8 +222,8 @@ class Writing:
                 written = []
             for block in exchange.replaced:
                 draft.shrink_epoch(block.key.epoch, 1, block.facts.readings)
-            for block in exchange.blocks:
-                draft.shrink_epoch(block.key.epoch, -1, -block.facts.readings)
+            for made in exchange.blocks:
+                draft.shrink_epoch(made.key.epoch, -1, -made.facts.readings)
             mutations = _replace(draft, exchange, named)
             mutations += draft.mutations(head.version)
             mutations.append(("last_seal", (place.incarnation, place.partition, head.version)))

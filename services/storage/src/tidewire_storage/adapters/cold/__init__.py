@@ -18,7 +18,9 @@ def cold_store_at(text: str, environ: Mapping[str, str]) -> ColdStore:
     url = urlsplit(text)
     if url.scheme == "s3":
         if url.username or url.password or url.query:
-            raise InvalidArgument(_SETTING, "no credentials in the URL; set AWS_ACCESS_KEY_ID and its fellows")
+            raise InvalidArgument(
+                _SETTING, "no credentials in the URL; set AWS_ACCESS_KEY_ID and its fellows"
+            )
         if not url.netloc:
             raise InvalidArgument(_SETTING, "name the bucket: s3://BUCKET/PREFIX")
         # Only here: the library is not needed where objects lie in a directory.

@@ -75,7 +75,9 @@ class DirectoryColdStore:
                         facts = path.stat()
                         found.append(
                             ColdObject(
-                                path.relative_to(self._root).as_posix(), facts.st_size, facts.st_mtime_ns // 1000
+                                path.relative_to(self._root).as_posix(),
+                                facts.st_size,
+                                facts.st_mtime_ns // 1000,
                             )
                         )
             return sorted(found, key=lambda one: one.name)

@@ -73,7 +73,7 @@ def write_exchange(
     with transaction(connection):
         tokens = [block.token for block in exchange.replaced]
         ids = [token.block_id for token in tokens if isinstance(token, reading.Token)]
-        now = reading.blocks_by_id(connection, ids)
+        now = reading.where_now(connection, exchange.replaced)
         if any(now.get(number) != token for number, token in zip(ids, tokens, strict=True)):
             return False
         removed = []

@@ -24,8 +24,8 @@ from tidewire_storage.adapters.embedded.scrubbing import leave_log, rewrite
 from tidewire_storage.adapters.embedded.writing import transaction
 from tidewire_storage.domain.block_format import without_devices
 from tidewire_storage.domain.block_header import BlockDamaged
-from tidewire_storage.domain.cold_format import ColdDirectory
 from tidewire_storage.domain.blocks import COLD_BLOCK, Block, StoredBlock
+from tidewire_storage.domain.cold_format import ColdDirectory
 from tidewire_storage.ports import SweepPutOff
 
 _WORTH_REWRITING = 0.5
