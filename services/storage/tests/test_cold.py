@@ -324,13 +324,15 @@ async def test_a_reader_beside_the_move_neither_misses_nor_repeats(rig: Any) -> 
     assert sum(await asyncio.gather(*readers)) >= 9
 
 
-@settings(max_examples=8, deadline=None)
-@given(steps=STEPS)
-def test_reads_across_tiers_are_those_of_a_dictionary(
-    rig_type: Callable[[Path], Any], steps: list[Any]
-) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(_run(rig_type(Path(directory)), steps))
+@pytest.mark.parametrize("examples", [3, pytest.param(60, marks=pytest.mark.thorough)])
+def test_reads_across_tiers_are_those_of_a_dictionary(rig_type: Callable[[Path], Any], examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(steps=STEPS)
+    def check(steps: list[Any]) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(_run(rig_type(Path(directory)), steps))
+
+    check()
 
 
 async def _run(rig: Any, steps: list[Any]) -> None:

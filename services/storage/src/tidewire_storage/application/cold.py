@@ -151,9 +151,9 @@ class ColdTier:
             if block.key.level != COLD_BLOCK:
                 continue
             (directory,) = await self._directories.of([block])
-            if directory is None or (isinstance(directory, ColdDirectory) and directory.holds(devices)):
-                if not await self._rewrite_all("purged", tenant, place, [[block]]):
-                    raise ColdUnavailable("an object changed while a device was removed from it")
+            held = not isinstance(directory, ColdDirectory) or directory.holds(devices)
+            if held and not await self._rewrite_all("purged", tenant, place, [[block]]):
+                raise ColdUnavailable("an object changed while a device was removed from it")
 
     async def _readings(self, tenant: TenantId, place: TopicPartitionKey, end_us: int) -> list[StoredBlock]:
         """Blocks with anything before a time, in order of arrival."""
@@ -183,7 +183,7 @@ class ColdTier:
         return [run for run in runs if run]
 
     async def _foldable(self, tenant: TenantId, place: TopicPartitionKey) -> list[list[StoredBlock]]:
-        """Runs of objects of one day that were written by several moves, with no block between them that is not cold."""
+        """Runs of objects of one day that several moves wrote, with no block between them that is not cold."""
         blocks = await self._readings(tenant, place, MAX_US)
         days: dict[int, list[StoredBlock]] = {}
         for block in blocks:

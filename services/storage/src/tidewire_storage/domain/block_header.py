@@ -14,8 +14,8 @@ from tidewire_storage.domain.blocks import BlockFacts, BlockKey, TopicPartitionK
 
 MAGIC = b"TWBK"
 FLUSHED, SEALED, COLD = 1, 2, 3
-"""Format versions: of blocks as a flush writes them (`block_format`), of sealed ones (`sealed_format`), and of those whose rows
-lie in an object (`cold_format`)."""
+"""Format versions: of blocks as a flush writes them (`block_format`), of sealed ones (`sealed_format`), and of
+those whose rows lie in an object (`cold_format`)."""
 
 HEADER = struct.Struct("<4sHHIQ16s16sIIQQQqQQqqQ")
 """magic, version, level, directory bytes, total bytes, tenant, incarnation, partition, slice, epoch, first offset,

@@ -256,6 +256,7 @@ class Arrays:
         self.at = 0
 
     def take(self, dtype: str, count: int) -> NDArray[Any]:
+        """So many numbers."""
         array: NDArray[Any] = np.frombuffer(self._data, dtype, count, self.at)
         self.at += array.nbytes
         return array
@@ -272,6 +273,7 @@ class Arrays:
         return self._data[self.at - count : self.at]
 
     def name(self) -> str:
+        """The next name."""
         length = self._data[self.at]
         self.at += 1 + length
         return self._data[self.at - length : self.at].decode()

@@ -17,7 +17,7 @@ class ColdUnavailable(Unavailable):
     def __init__(self, why: str) -> None:
         super().__init__(
             "cold storage",
-            f"{why}. Readings of older days are there: check TIDEWIRE_STORAGE_COLD_URL and the object storage, and ask again",
+            f"{why}. Older days lie there: check TIDEWIRE_STORAGE_COLD_URL and the object storage, and ask again",
             reason="COLD_STORAGE_UNAVAILABLE",
             retry_delay_seconds=5.0,
         )

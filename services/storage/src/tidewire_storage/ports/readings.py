@@ -301,8 +301,8 @@ class Sealing(Protocol):
     async def exchange(self, exchange: Exchange) -> bool:
         """Replaces blocks at once; what was replaced is found no more, and `seals` gives another number.
 
-        False, and nothing has changed, when one of them is not there any more as it was found. Raises StoreFull (nothing
-        was written), Unavailable (unknown; ask `find`).
+        False, and nothing has changed, when one of them is not there any more as it was found. Raises StoreFull
+        (nothing was written), Unavailable (unknown; ask `find`).
         """
 
 

@@ -68,7 +68,7 @@ def write_seal(connection: sqlite3.Connection, seal: Seal, places: Sequence[tupl
 def write_exchange(
     connection: sqlite3.Connection, exchange: Exchange, places: Sequence[tuple[int, int]]
 ) -> bool:
-    """The exchange's rows; `places` has (file id, position) of each of its blocks. False: a block is gone or has moved."""
+    """The exchange's rows; `places` has (file id, position) of each of its blocks. False: a block is gone or moved."""
     place = exchange.place
     with transaction(connection):
         tokens = [block.token for block in exchange.replaced]
