@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidewire_kit.errors import Unavailable
-from tidewire_storage.adapters.cold import DirectoryColdStore
+from tidewire_storage.adapters.cold import DirectoryColdStore, cold_store_at
 from tidewire_storage.application.aggregate import Question, Tier
 from tidewire_storage.application.cold import ColdLimits
 from tidewire_storage.application.cold_upkeep import audit
@@ -216,6 +216,8 @@ class Failing(DirectoryColdStore):
     """Fails as long as it is told to; `after`: so many puts go well first."""
 
     down = False
+    keeps = False
+    """Removes nothing."""
     after = 1 << 30
 
     async def put(self, name: str, data: bytes) -> None:
@@ -230,7 +232,7 @@ class Failing(DirectoryColdStore):
         return await super().ranges(name, ranges)
 
     async def remove(self, names: Any) -> None:
-        if self.down:
+        if self.down or (self.keeps and names):
             raise ColdUnavailable("no route")
         await super().remove(names)
 
@@ -378,3 +380,53 @@ async def test_answers_say_that_the_cold_tier_was_used(rig: Any) -> None:
 
     assert await tier(10 * SECOND) is Tier.COLD
     assert await tier(DAY_US) is Tier.ROLLUP_1D
+
+
+async def test_what_is_killed_after_the_change_leaves_no_row_twice(rig: Any) -> None:
+    cold = await failing(rig)
+    device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
+    model: Model = {}
+    for value in (1.0, 2.0):
+        await publish(rig, device, model, [(DAY0, [value, value]), (DAY0 + int(value), [value, value])])
+        await moved(rig, device)
+    cold.keeps = True
+    with pytest.raises(Unavailable):
+        await rig.cold.fold(device.tenant.uid, place_of(rig, device))
+    await rig.stop()
+    await rig.start()
+    assert len(objects(rig)) == 3
+    assert await rig.read(device) == model
+    await added_up(rig, device)
+    now_us = rig.clock.now_us() + SECOND
+    args = rig.store, rig.directories, rig.cold_store, [device.tenant.uid], range(4), now_us
+    assert (await audit(*args, orphan_seconds=0)).removed == 2
+    assert await rig.read(device) == model
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+async def test_days_in_a_bucket(rig: Any, s3_server: Any) -> None:
+    s3_server.make_bucket("cold-days")
+    await rig.stop()
+    rig.new_cold_store = lambda: cold_store_at("s3://cold-days/x", s3_server.environ())
+    await rig.start()
+    tenant = rig.world.add_tenant("acme")
+    device = rig.world.add_device(tenant, "d")
+    model: Model = {}
+    await publish(rig, device, model, two_days())
+    assert await moved(rig, device) == 1
+    assert await rig.read(device) == model
+    await publish(rig, device, model, [(DAY0, [-1.0, -2.0])])
+    await moved(rig, device)
+    assert await rig.cold.fold(tenant.uid, place_of(rig, device)) == 1
+    assert await rig.read(device) == model
+    names = [one.name for one in await rig.cold_store.objects()]
+    assert len(names) == 2
+    rows = duckdb.execute(
+        "SELECT count(a) + count(b) FROM read_parquet(?, hive_partitioning=true)",
+        [f"{s3_server.data}/cold-days/x/*/*/*.parquet"],
+    ).fetchall()
+    assert rows == [(len(model),)]
+    rig.world.delete_tenant(tenant)
+    await rig.housekeeping.purge()
+    assert await rig.cold_store.objects() == []

@@ -32,7 +32,7 @@ from tidewire_storage.domain.blocks import (
 from tidewire_storage.domain.cold_format import ColdDirectory, encode, object_name
 from tidewire_storage.domain.collapse import Collapsed, Part, collapse
 from tidewire_storage.domain.rollups import DAY_US
-from tidewire_storage.domain.rows import uid_list, unique_uids
+from tidewire_storage.domain.rows import not_among, uid_list, unique_uids
 from tidewire_storage.domain.sealed_format import Directory, SealedTable
 from tidewire_storage.ports import ColdStore, ColdUnavailable, Exchange, RangesOf, Store
 
@@ -100,6 +100,8 @@ class ColdTier:
         self._names = names
         self._limits = limits
         self._on_report = on_report
+        self._busy = asyncio.Lock()
+        """Held for one rewriting: memory is for one, and a purge comes between two."""
         self._unnamed: set[str] = set()
         """Objects that no block names any more, and that are still there."""
         self._purged_tenants: set[TenantId] = set()
@@ -108,7 +110,7 @@ class ColdTier:
     async def round(self) -> int:
         """Moves what is old enough, and folds. Returns the number of exchanges. Raises Unavailable, StoreFull."""
         done = 0
-        await self._remove_unnamed()
+        await self.purge()  # partitions may have come since it was asked for
         for place in list(self._owned()):
             for tenant in list(self._tenants()):
                 done += await self.move(tenant, place)
@@ -221,7 +223,8 @@ class ColdTier:
         for batch in batches:
             if tenant in self._buried().tenants:
                 return done
-            done += await self._rewrite(why, tenant, place, batch)
+            async with self._busy:
+                done += await self._rewrite(why, tenant, place, batch)
         return done
 
     async def _rewrite(
@@ -246,7 +249,7 @@ class ColdTier:
         work = _Rewriting(key, sources, directories, dropped)
         done = False
         try:
-            for chosen in work.slices():
+            for chosen in await asyncio.to_thread(work.slices):
                 await self._write_slice(work, chosen)
             exchange = Exchange(place, tuple(sources), tuple(work.blocks), work.ledger())
             async with self._lock:  # short, as sealing and deleting wait for it
@@ -283,7 +286,7 @@ class ColdTier:
             name = object_name(
                 work.key.tenant, day, work.key.place.partition, secrets.token_bytes(_NONCE_BYTES)
             )
-            of_day = _where(rows, rows.time // DAY_US == day)
+            of_day = await asyncio.to_thread(_of_day, rows, day)
             data_of_object, block = await asyncio.to_thread(
                 encode,
                 work.next_key(),
@@ -328,9 +331,9 @@ class _Rewriting:
         uids, number = unique_uids(np.concatenate([table.device_uids for table in tables]))
         cells = np.concatenate([table.row_counts * float(len(table.metrics)) for table in tables])
         of_device = np.bincount(number, cells, len(uids))
-        order = np.array(sorted(range(len(uids)), key=lambda place: uids[place].tobytes()))
-        stays = np.array([uids[place].tobytes() not in self.dropped for place in order.tolist()], np.bool_)
-        order = order[stays]
+        words = np.ascontiguousarray(uids).view(">u8")
+        order = np.lexsort((words[:, 1], words[:, 0]))
+        order = order[not_among(uids[order], self.dropped)]
         slice_of = ((np.cumsum(of_device[order]) - 1) // SLICE_CELLS).astype(np.int64)
         return [uids[order[slice_of == number]] for number in np.unique(slice_of)]
 
@@ -407,7 +410,10 @@ _Asked = tuple[RangesOf, list[tuple[SealedTable, int]]]
 """Ranges of a block, and the pages that lie there."""
 
 
-def _where(rows: Collapsed, chosen: NDArray[np.bool_]) -> Collapsed:
+def _of_day(rows: Collapsed, day: int) -> Collapsed:
+    chosen = rows.time // DAY_US == day
+    if chosen.all():
+        return rows
     return Collapsed(
         rows.metrics, rows.device[chosen], rows.time[chosen], [column[chosen] for column in rows.values]
     )

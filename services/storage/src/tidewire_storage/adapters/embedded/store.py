@@ -236,7 +236,7 @@ class EmbeddedStore:
         return await self._on(self._keeper, lambda c: self._exchange(c, exchange))
 
     def _exchange(self, connection: sqlite3.Connection, exchange: Exchange) -> bool:
-        self._check_room()
+        # Without looking for room: this is what makes some.
         places = []
         if exchange.blocks:
             if self._cold_file is None:
