@@ -1,4 +1,4 @@
-"""Opening a bucket of an object store, for backups and for the cold tier of storage.
+"""How a bucket of an object store is opened by obstore, for backups and for the cold tier of storage.
 
 Endpoint, region and credentials come from the environment alone, by the names that all S3 tools know.
 """
@@ -12,13 +12,10 @@ HINT = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS
 _SAID = re.compile(r"<Code>(\w+)</Code>.*?<Message>([^<]{1,300})", re.DOTALL)
 
 
-def open_bucket(
-    bucket: str, environ: Mapping[str, str], *, timeout_seconds: float, retries: int, retry_seconds: float
-) -> Any:
-    """An `obstore` store. Nothing is asked of it yet."""
-    # Only here: nothing else needs the library.
-    from obstore.store import S3Store
-
+def bucket_options(
+    environ: Mapping[str, str], *, timeout_seconds: float, retries: int, retry_seconds: float
+) -> dict[str, Any]:
+    """What obstore's `S3Store` takes besides the bucket."""
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
     options: dict[str, str] = {"region": environ.get("AWS_REGION") or "us-east-1"}
     if endpoint:
@@ -30,15 +27,14 @@ def open_bucket(
     ):
         if value := environ.get(variable):
             options[option] = value
-    return S3Store(
-        bucket,
-        config=options,  # type: ignore[arg-type]
-        client_options={
+    return {
+        "config": options,
+        "client_options": {
             "allow_http": endpoint.startswith("http://"),
             "timeout": timedelta(seconds=timeout_seconds),
         },
-        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=retry_seconds)},
-    )
+        "retry_config": {"max_retries": retries, "retry_timeout": timedelta(seconds=retry_seconds)},
+    }
 
 
 def why_of(error: Exception) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from tidewire_kit.buckets import HINT, open_bucket, why_of
+from tidewire_kit.buckets import HINT, bucket_options, why_of
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -132,7 +132,11 @@ class BucketPlace:
     def __init__(self, bucket: str, prefix: str, environ: Mapping[str, str]) -> None:
         self.name = f"s3://{bucket}/{prefix}"
         self._prefix = f"{prefix}/" if prefix else ""
-        self._store = open_bucket(bucket, environ, timeout_seconds=120, retries=4, retry_seconds=60)
+        # Only here: no other command needs the library.
+        from obstore.store import S3Store
+
+        options = bucket_options(environ, timeout_seconds=120, retries=4, retry_seconds=60)
+        self._store = S3Store(bucket, **options)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """See Place."""

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import obstore
 from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
-from tidewire_kit.buckets import HINT, open_bucket, why_of
+from tidewire_kit.buckets import HINT, bucket_options, why_of
 from tidewire_storage.ports import ColdObject, ColdUnavailable
 
 _THREADS = 8
@@ -21,9 +22,10 @@ class BucketColdStore:
     def __init__(self, bucket: str, prefix: str, environ: Mapping[str, str]) -> None:
         self.place = f"s3://{bucket}/{prefix}"
         self._prefix = f"{prefix}/" if prefix else ""
-        self._store = open_bucket(
-            bucket, environ, timeout_seconds=_TIMEOUT_SECONDS, retries=2, retry_seconds=_RETRY_SECONDS
+        options = bucket_options(
+            environ, timeout_seconds=_TIMEOUT_SECONDS, retries=2, retry_seconds=_RETRY_SECONDS
         )
+        self._store = S3Store(bucket, **options)
         self._threads = ThreadPoolExecutor(_THREADS, "storage-cold")
 
     async def put(self, name: str, data: bytes) -> None:
