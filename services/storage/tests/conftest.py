@@ -23,22 +23,25 @@ from tidewire_kit.directory import Retention
 from tidewire_kit.ids import TenantId, partition_of
 from tidewire_kit.log.embedded import EmbeddedLog, EmbeddedLogSettings
 from tidewire_kit.owner import OwnerSettings, PartitionOwner
+from tidewire_storage.adapters.cold import DirectoryColdStore
 from tidewire_storage.adapters.embedded import EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
 from tidewire_storage.application.buckets import Buckets
+from tidewire_storage.application.cold import ColdLimits, ColdTier
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.housekeeping import Housekeeping
 from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.merge import MergeEpochs, MergeLimits
-from tidewire_storage.application.names import Names
+from tidewire_storage.application.names import Names, device_names
 from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.application.rollup import Rollup
 from tidewire_storage.application.seal import SealEpochs
 from tidewire_storage.consumer import telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.domain.rollups import DAY_US
+from tidewire_storage.ports import ColdStore
 from tidewire_testkit.directory import TestDevice, TestTenant, World
 from tidewire_testkit.polling import until
 from tidewire_testkit.telemetry import make_table, put_tables
@@ -93,6 +96,7 @@ class Rig:
         self.free_bytes = 1 << 40
         self.file_bytes = 1 << 20
         self.merge_limits = MergeLimits()
+        self.cold_limits = ColdLimits(after_us=0, fold_us=0)
         self.log: EmbeddedLog
         self.ingest: IngestReadings
         self.owner: PartitionOwner
@@ -110,7 +114,8 @@ class Rig:
         self.ingest = IngestReadings(self.store, self.clock, incarnation, self.limits)
         self.owner = telemetry_owner(self.log, self.clock, self.ingest, FAST_OWNER)
         names = Names(self.world.directory)
-        self.directories = directories = Directories(self.store)
+        self.cold_store = self.new_cold_store()
+        directories = self.directories = Directories(self.store, cold=self.cold_store)
         self.read_series = ReadSeries(self.store, directories, names, incarnation)
         self.rollup = rollup = Rollup(self.store, directories, self.clock, self._retention)
         self.buckets = Buckets(self.store, directories, rollup, worth_device_days=0)
@@ -129,6 +134,18 @@ class Rig:
             DaysAhead(),
             self.merge_limits,
         )
+        self.cold = ColdTier(
+            self.store,
+            directories,
+            self.cold_store,
+            lambda: self.ingest.places,
+            lambda: self.ingest.buried,
+            self.sealing.lock,
+            self.clock,
+            lambda: [view.uid for view in self.world.directory.tenants()],
+            device_names(self.world.directory),
+            self.cold_limits,
+        )
         self.housekeeping = Housekeeping(
             self.store,
             self.ingest,
@@ -141,6 +158,7 @@ class Rig:
             purge_seconds=3600,
             expire_seconds=3600,
             recount_seconds=3600,
+            purge_cold=self.cold.purge,
         )
         if own:
             await self.owner.start()
@@ -148,6 +166,10 @@ class Rig:
     def _retention(self, tenant: TenantId) -> Retention:
         view = self.world.directory.tenant(tenant)
         return Retention() if view is None else view.retention
+
+    def new_cold_store(self) -> ColdStore:
+        """The place of the cold tier."""
+        return DirectoryColdStore(self.path / "cold")
 
     def new_store(self):
         """A store over the same data, as another process would open it."""
@@ -178,10 +200,9 @@ class Rig:
         """Drains and closes."""
         if self.running:
             self.running = False
-            async with (
-                AsyncExitStack() as opened
-            ):  # also when starting ended half way, or one cannot be closed
-                for name in ("log", "store", "owner"):
+            # Also when starting ended half way, or one cannot be closed.
+            async with AsyncExitStack() as opened:
+                for name in ("log", "store", "cold_store", "owner"):
                     if hasattr(self, name):
                         opened.push_async_callback(getattr(self, name).close)
 

@@ -73,7 +73,7 @@ class Aggregate:
 
     Attributes:
         group: value of the label that groups; "": of devices without it, or not grouped.
-        tier: what it was read from: `raw`, `rollup_1m`, `rollup_1h` or `rollup_1d`; "" of older servers.
+        tier: what it was read from: `raw`, `cold`, `rollup_1m`, `rollup_1h` or `rollup_1d`; "" of older servers.
         bucket_start_unix_us: int64 (buckets,), rising; only buckets that have readings.
         columns: function → float64 (buckets,).
     """

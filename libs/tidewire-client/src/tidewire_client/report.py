@@ -27,7 +27,7 @@ class Report:
         period_start_unix_us: int64 (rows,).
         columns: name → (rows,). int64: readings, devices, active_devices, active_days, first_time_unix_us,
             last_time_unix_us. float64: min, max, avg, sum, stddev, first, last, coverage (0 to 1), estimated_bytes.
-        tier: what it was read from: `raw`, `rollup_1m`, `rollup_1h` or `rollup_1d`.
+        tier: what it was read from: `raw`, `cold`, `rollup_1m`, `rollup_1h` or `rollup_1d`.
     """
 
     subjects: NDArray[np.object_]

@@ -43,6 +43,7 @@ _FUNCTIONS: dict[int, Function] = {
 _ENUM = {function: pb.AggregateFunction.ValueType(number) for number, function in _FUNCTIONS.items()}
 TIERS = {
     Tier.RAW: pb.RAW,
+    Tier.COLD: pb.COLD,
     Tier.ROLLUP_1M: pb.ROLLUP_1M,
     Tier.ROLLUP_1H: pb.ROLLUP_1H,
     Tier.ROLLUP_1D: pb.ROLLUP_1D,

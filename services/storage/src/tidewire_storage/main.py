@@ -17,10 +17,13 @@ from tidewire_kit.service import ServiceContext, ServiceParts
 from tidewire_kit.settings import load
 from tidewire_storage.access import ACCESS
 from tidewire_storage.adapters import sql_process
+from tidewire_storage.adapters.cold import cold_store_at
 from tidewire_storage.adapters.embedded import EmbeddedEventStore, EmbeddedStore
 from tidewire_storage.application.accounts import Accounts
 from tidewire_storage.application.aggregate import Aggregate
 from tidewire_storage.application.buckets import Buckets
+from tidewire_storage.application.cold import ColdLimits, ColdTier
+from tidewire_storage.application.cold_upkeep import ColdAudit, ColdUpkeep, audit
 from tidewire_storage.application.daily import Daily
 from tidewire_storage.application.directories import Directories
 from tidewire_storage.application.event_housekeeping import EventHousekeeping
@@ -30,7 +33,7 @@ from tidewire_storage.application.ingest import IngestLimits, IngestReadings
 from tidewire_storage.application.latest import SeriesDirectory
 from tidewire_storage.application.list_events import ListEvents
 from tidewire_storage.application.merge import MergeEpochs, MergeLimits
-from tidewire_storage.application.names import Names
+from tidewire_storage.application.names import Names, device_names
 from tidewire_storage.application.read_series import ReadSeries
 from tidewire_storage.application.report import Report
 from tidewire_storage.application.rollup import Rollup
@@ -40,9 +43,10 @@ from tidewire_storage.application.sql_tables import SqlTables
 from tidewire_storage.application.store_events import StoreEvents
 from tidewire_storage.consumer import EVENTS_GROUP, GROUP, event_owner, telemetry_owner
 from tidewire_storage.domain.blocks import TopicPartitionKey
+from tidewire_storage.domain.rollups import DAY_US
 from tidewire_storage.grpc_api import StorageServicer
 from tidewire_storage.metrics import StorageMetrics
-from tidewire_storage.ports import EventStore, Store
+from tidewire_storage.ports import ColdStore, EventStore, Store
 from tidewire_storage.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,7 +90,8 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
     sealing = SealEpochs(
         store, lambda: ingest.places, lambda: ingest.buried, lambda: ingest.pressed, metrics.sealed
     )
-    directories = Directories(store)
+    cold_store = cold_store_at(settings.cold_url, ctx.environ) if settings.cold_url else None
+    directories = Directories(store, cold=cold_store)
     rollup = Rollup(store, directories, ctx.clock, _retention_of(ctx))
     buckets = Buckets(store, directories, rollup)
     merging = MergeEpochs(
@@ -99,6 +104,16 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         _merge_limits(settings),
         lambda: ingest.pressed or sealing.busy,
         metrics.merged,
+    )
+    cold = (
+        None
+        if cold_store is None
+        else _cold_tier(ctx, store, directories, cold_store, ingest, sealing, metrics)
+    )
+    cold_upkeep = (
+        None
+        if cold is None or cold_store is None
+        else _cold_upkeep(ctx, store, directories, cold_store, cold, ingest, metrics)
     )
     housekeeping = Housekeeping(
         store,
@@ -114,6 +129,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         recount_seconds=settings.recount_seconds,
         on_recount=metrics.recounted,
         on_removed=metrics.removed,
+        purge_cold=None if cold is None else cold.purge,
     )
     names = Names(ctx.directory)
     series = SeriesDirectory(store, names)
@@ -149,6 +165,8 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         await events.start()
         await housekeeping.start()
         await event_housekeeping.start()
+        if cold_upkeep is not None:
+            await cold_upkeep.start()
         await lag.start()
         await event_lag.start()
 
@@ -160,10 +178,15 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
         await event_lag.close()
         await housekeeping.close()
         await event_housekeeping.close()
+        if cold_upkeep is not None:
+            await cold_upkeep.close()
         await asyncio.gather(owner.close(), events.close())
         await event_store.close()
         await store.close()
+        if cold_store is not None:
+            await cold_store.close()
 
+    lifelines = {} if cold_upkeep is None else {"cold-upkeep": cold_upkeep.ended}
     return ServiceParts(
         handlers=[service_handler(descriptor, servicer, ACCESS, ctx.guard)],
         start=start,
@@ -177,6 +200,7 @@ def build(ctx: ServiceContext[Settings]) -> ServiceParts:
             "event-housekeeping": event_housekeeping.ended,
             "lag": lag.ended,
             "event-lag": event_lag.ended,
+            **lifelines,
         },
     )
 
@@ -239,6 +263,57 @@ def _event_store(ctx: ServiceContext[Settings], cassandra: _Cassandra | None) ->
     retention_of = _retention_of(ctx)
     return CassandraEventStore(
         cassandra.connect, ctx.clock, places, retention=lambda tenant: retention_of(tenant).raw_seconds
+    )
+
+
+def _cold_tier(
+    ctx: ServiceContext[Settings],
+    store: Store,
+    directories: Directories,
+    cold_store: ColdStore,
+    ingest: IngestReadings,
+    sealing: SealEpochs,
+    metrics: StorageMetrics,
+) -> ColdTier:
+    settings = ctx.settings
+    return ColdTier(
+        store,
+        directories,
+        cold_store,
+        lambda: ingest.places,
+        lambda: ingest.buried,
+        sealing.lock,
+        ctx.clock,
+        lambda: [view.uid for view in ctx.directory.tenants() if not view.deleted],
+        device_names(ctx.directory),
+        ColdLimits(int(settings.cold_after_days * DAY_US), int(settings.cold_fold_days * DAY_US)),
+        metrics.cold.rewritten,
+    )
+
+
+def _cold_upkeep(
+    ctx: ServiceContext[Settings],
+    store: Store,
+    directories: Directories,
+    cold_store: ColdStore,
+    cold: ColdTier,
+    ingest: IngestReadings,
+    metrics: StorageMetrics,
+) -> ColdUpkeep:
+    async def look() -> ColdAudit:
+        tenants = [view.uid for view in ctx.directory.tenants()]
+        partitions = {place.partition for place in ingest.places}
+        return await audit(store, directories, cold_store, tenants, partitions, ctx.clock.now_us())
+
+    return ColdUpkeep(
+        cold,
+        look,
+        ctx.clock,
+        move_seconds=ctx.settings.cold_move_seconds,
+        audit_seconds=ctx.settings.cold_audit_seconds,
+        on_round=metrics.cold.round_ended,
+        on_failure=metrics.cold.failed,
+        on_audit=metrics.cold.audited,
     )
 
 

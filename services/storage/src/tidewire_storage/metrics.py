@@ -16,6 +16,7 @@ from tidewire_kit.owner import OwnerStats
 from tidewire_storage.application.ingest import FlushReport
 from tidewire_storage.application.merge import MergeReport
 from tidewire_storage.application.seal import SealReport
+from tidewire_storage.cold_metrics import ColdMetrics
 from tidewire_storage.ports import EventAccount
 
 VISIBLE_BUCKETS_SECONDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0)
@@ -86,6 +87,7 @@ class StorageMetrics:
         self._clock = clock
         self._directory = directory
         self._tenants: dict[bytes, Counter] = {}
+        self.cold = ColdMetrics(registry)
         self._stored = Counter(
             "tidewire_storage_stored_readings", "Readings written in blocks.", ["tenant"], registry=registry
         )

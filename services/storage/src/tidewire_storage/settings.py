@@ -59,6 +59,22 @@ class Settings:
     merge_readings: int = setting(30_000_000, minimum=1)
     """Readings of sealed epochs of one partition that are merged earlier than that: so many are enough for a merge."""
 
+    cold_url: str = setting("")
+    """Where readings of old days move to, as Parquet objects: an absolute path, or s3://BUCKET/PREFIX with the
+    credentials of the AWS_* variables. Empty: they stay in the store. All storage processes need the same."""
+
+    cold_after_days: float = setting(30.0, minimum=0.0, maximum=36500.0)
+    """Days after whose end a day's readings move to the cold tier. It needs `cold_url`."""
+
+    cold_fold_days: float = setting(7.0, minimum=0.0, maximum=3650.0)
+    """Days for which a day in the cold tier gets no further object before late readings are folded into the others."""
+
+    cold_move_seconds: float = setting(300.0, minimum=0.05, maximum=86400)
+    """Time between two looks for days to move or to fold, in seconds. After a failure it doubles, up to 15 minutes."""
+
+    cold_audit_seconds: float = setting(3600.0, minimum=0.05, maximum=604800)
+    """Time between two comparisons of what lies in the cold tier with what is known of it, in seconds."""
+
     purge_seconds: float = setting(2.0, minimum=0.05, maximum=3600)
     """Time between two looks for deleted tenants and devices, in seconds."""
 

@@ -8,22 +8,19 @@ the environment alone, by the names that all S3 tools know.
 import contextlib
 import errno
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from tidewire_kit.buckets import HINT, bucket_options, why_of
 from tidewire_kit.errors import FailedPrecondition, InvalidArgument, TidewireError, Unavailable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _STALE_SECONDS = 86_400.0
 """After so long a file that was being written is of a backup that was killed."""
-_SAID = re.compile(r"<Code>(\w+)</Code>.*?<Message>([^<]{1,300})", re.DOTALL)
-_HINT = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
 
 
 class Place(Protocol):
@@ -48,7 +45,7 @@ def place_at(text: str, environ: Mapping[str, str]) -> Place:
     if url.scheme == "s3":
         if url.username or url.password or url.query:
             raise InvalidArgument(
-                "DEST", "no credentials or options in the URL: others see it; " + _HINT, reason="BACKUP_PLACE"
+                "DEST", "no credentials or options in the URL: others see it; " + HINT, reason="BACKUP_PLACE"
             )
         if not url.netloc:
             raise InvalidArgument("DEST", "name the bucket: s3://BUCKET/PREFIX", reason="BACKUP_PLACE")
@@ -133,28 +130,13 @@ class BucketPlace:
     """A prefix in an S3 bucket. Endpoint, region and credentials are those of the AWS_* variables."""
 
     def __init__(self, bucket: str, prefix: str, environ: Mapping[str, str]) -> None:
-        # Only here: nothing else of the platform needs the library.
-        from obstore.store import S3Store
-
         self.name = f"s3://{bucket}/{prefix}"
         self._prefix = f"{prefix}/" if prefix else ""
-        endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
-        options: dict[str, str] = {"region": environ.get("AWS_REGION") or "us-east-1"}
-        if endpoint:
-            options["endpoint"] = endpoint
-        for option, variable in (
-            ("access_key_id", "AWS_ACCESS_KEY_ID"),
-            ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-            ("session_token", "AWS_SESSION_TOKEN"),
-        ):
-            if value := environ.get(variable):
-                options[option] = value
-        self._store = S3Store(
-            bucket,
-            config=options,  # type: ignore[arg-type]
-            client_options={"allow_http": endpoint.startswith("http://"), "timeout": timedelta(seconds=120)},
-            retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=60)},
-        )
+        # Only here: no other command needs the library.
+        from obstore.store import S3Store
+
+        options = bucket_options(environ, timeout_seconds=120, retries=4, retry_seconds=60)
+        self._store = S3Store(bucket, **options)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """See Place."""
@@ -195,15 +177,7 @@ class BucketPlace:
         except TidewireError:
             raise
         except (BaseError, OSError) as error:
-            raise Unavailable("backups", f"{self.name}: {_why(error)}; {_HINT}") from None
-
-
-def _why(error: Exception) -> str:
-    """What the server said, in one line; else the client's words. Neither holds a credential."""
-    text = str(error)
-    if said := _SAID.search(text):
-        return f"{said[1]}, {said[2].strip().rstrip('.')}"
-    return text.strip().partition("\n")[0][:300]
+            raise Unavailable("backups", f"{self.name}: {why_of(error)}; {HINT}") from None
 
 
 def _sync(directory: Path) -> None:

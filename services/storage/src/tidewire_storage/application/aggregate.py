@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tidewire_kit.errors import InvalidArgument
 from tidewire_kit.ids import TenantId
 from tidewire_storage.application.buckets import Buckets
-from tidewire_storage.application.directories import Directories
+from tidewire_storage.application.directories import ColdUse, Directories, cold_use
 from tidewire_storage.application.names import Names
 from tidewire_storage.application.sweep import MAX_US, MIN_US, Wanted, sweep
 from tidewire_storage.domain.aggregates import Function, Partials, merge_partials, partials_of
@@ -42,6 +42,8 @@ _PERCENTILES_AT_ONCE = 2
 class Tier(Enum):
     """What an answer was read from: readings, or their rollups."""
 
+    COLD = "cold"
+    """Readings, some of them from objects of the cold tier."""
     RAW = "raw"
     ROLLUP_1M = "1m"
     ROLLUP_1H = "1h"
@@ -128,6 +130,8 @@ class Aggregate:
     async def _run(
         self, tenant: TenantId, device_ids: Sequence[str], asked: Question, filter_text: str
     ) -> Aggregated:
+        use = ColdUse()
+        cold_use.set(use)
         devices = await self._names.select(tenant, device_ids, filter_text)
         if len(devices) > MOST_DEVICES:
             why = (
@@ -172,6 +176,8 @@ class Aggregate:
                 await asyncio.to_thread(tally.add, rows, of_partition)
             if group_of is None:
                 await asyncio.to_thread(tally.settle)
+        if use.used:
+            tiers.append(Tier.COLD)
         subjects = devices.ids if groups is None else groups
         if tally.rows <= _INLINE_ROWS:
             return Aggregated(tally.series(subjects), _finest(tiers))

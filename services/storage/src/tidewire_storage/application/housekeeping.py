@@ -8,7 +8,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from tidewire_kit.clock import Clock
-from tidewire_kit.directory import Directory
+from tidewire_kit.directory import Directory, Retention
+from tidewire_kit.errors import TidewireError
 from tidewire_kit.ids import TenantId
 from tidewire_kit.lasting import ended
 from tidewire_kit.observability.logs import get_logger
@@ -40,7 +41,15 @@ class Housekeeping:
         recount_seconds: float,
         on_recount: Callable[[int], None] = lambda difference: None,
         on_removed: Callable[[str, int], None] = lambda why, readings: None,
+        retention: Callable[[TenantId], Retention] | None = None,
+        purge_cold: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`retention`: how long a tenant's readings and rollups are kept, if not as the registry says.
+
+        `purge_cold` removes what was deleted from the cold tier; it may raise, and is then called again.
+        """
+        self._retention = retention
+        self._purge_cold = purge_cold
         self._store = store
         self._ingest = ingest
         self._sealing = sealing
@@ -90,11 +99,19 @@ class Housekeeping:
             await self._bury_new()
             self._generation = generation
         if not self._swept:
+            failure: TidewireError | None = None
+            if self._purge_cold is not None:
+                try:
+                    await self._purge_cold()
+                except TidewireError as error:
+                    failure = error  # what lies here goes meanwhile
             try:
                 removed = await self._store.sweep()
             except SweepPutOff:
                 return  # until the next round
             self._on_removed("deleted", removed)
+            if failure is not None:
+                raise failure
             self._swept = True
 
     async def _bury_new(self) -> None:
@@ -133,7 +150,7 @@ class Housekeeping:
         """Removes blocks that are wholly older than their tenant's retention."""
         expired = 0
         for view in self._directory.tenants():
-            retention = view.retention
+            retention = view.retention if self._retention is None else self._retention(view.uid)
             for seconds, rollups in ((retention.raw_seconds, False), (retention.rollup_seconds, True)):
                 if seconds is not None:
                     before_us = self._clock.now_us() - int(seconds * 1e6)

@@ -6,7 +6,7 @@ A tenant's own devices only: the callers have checked the tenant, and a device o
 import asyncio
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +130,19 @@ class Names:
         if len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
         return found
+
+
+def device_names(directory: Directory) -> Callable[[TenantId, Sequence[bytes]], list[str]]:
+    """Tells devices' ids by their uids; "" of those that are not known any more."""
+
+    def of(tenant: TenantId, uids: Sequence[bytes]) -> list[str]:
+        view = directory.tenant(tenant)
+        if view is None:
+            return [""] * len(uids)
+        slots = (view.devices.slot_by_uid.get(uid) for uid in uids)
+        return ["" if slot is None else view.devices.names[slot] for slot in slots]
+
+    return of
 
 
 def _select(table: DeviceTable, there: Mapping[str, int], condition: Condition | None) -> Selection:

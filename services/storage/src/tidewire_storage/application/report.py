@@ -17,6 +17,7 @@ from tidewire_kit.errors import InvalidArgument, TidewireError
 from tidewire_kit.ids import TenantId
 from tidewire_storage.application.aggregate import Tier
 from tidewire_storage.application.daily import Daily, Days
+from tidewire_storage.application.directories import ColdUse, cold_use
 from tidewire_storage.application.names import Names
 from tidewire_storage.domain.blocks import TopicPartitionKey
 from tidewire_storage.domain.periods import Periods
@@ -29,7 +30,7 @@ _DEVICES_AT_ONCE = 50_000
 _MOST_GROUP_ROWS = 250_000
 """Some 30 MB, thrice while they are merged."""
 _MERGE_EVERY = 32
-_FINEST_FIRST = (Tier.RAW, Tier.ROLLUP_1M, Tier.ROLLUP_1H, Tier.ROLLUP_1D)
+_FINEST_FIRST = (Tier.COLD, Tier.RAW, Tier.ROLLUP_1M, Tier.ROLLUP_1H, Tier.ROLLUP_1D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ class Report:
             self._observe(outcome, self._clock.monotonic() - begun, rows)
 
     async def _run(self, tenant: TenantId, asked: Asked) -> AsyncGenerator[ReportPart]:
+        use = ColdUse()
+        cold_use.set(use)
         devices = await self._names.select(tenant, asked.device_ids, asked.filter_text)
         subjects, group_of = devices.ids, np.arange(len(devices), dtype=np.int32)
         if asked.group_by_label:
@@ -133,7 +136,7 @@ class Report:
             held = _Held(asked.periods, group_of[numbers], groups if asked.group_by_label else None)
             async with aclosing(self._daily.of(tenant, place, wanted, metrics, start_us, end_us)) as all_days:
                 async for days in all_days:
-                    render.seen(days.tier)
+                    render.seen(Tier.COLD if use.used else days.tier)
                     share = (min(days.before_us, end_us) - start_us) / (end_us - start_us)
                     complete = await asyncio.to_thread(held.add, days)
                     for part in render.parts(complete, (number + share) / len(slices)):

@@ -225,7 +225,7 @@ async def open_blocks(
         else:
             pages.append((block, list(_pages(directory, question, start_us))))
     asked = [RangesOf(block, [table.span(page) for table, page in found]) for block, found in pages]
-    for (block, found), data in zip(pages, await store.read_ranges(asked) if asked else (), strict=True):
+    for (block, found), data in zip(pages, await directories.pages(asked) if asked else (), strict=True):
         if data is None:
             gone.add(block.identity)
             continue

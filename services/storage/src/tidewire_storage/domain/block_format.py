@@ -13,15 +13,16 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import xxhash
 
-from tidewire_storage.domain import columns, sealed_format, tuning
+from tidewire_storage.domain import cold_format, columns, sealed_format, tuning
 from tidewire_storage.domain.block_header import (
+    COLD,
     FLUSHED,
     HEADER_BYTES,
     BlockDamaged,
     BlockHeader,
     pack_header,
 )
-from tidewire_storage.domain.blocks import ROLLUP_MINUTE, Block, BlockKey, facts_of, rollup_facts_of
+from tidewire_storage.domain.blocks import Block, BlockKey, facts_of, holds_rollups, rollup_facts_of
 from tidewire_storage.domain.columns import Packed, TableReader
 from tidewire_storage.domain.rows import SortedTable, not_among
 
@@ -31,7 +32,7 @@ _COLUMN = struct.Struct("<BI")
 
 def encode_block(key: BlockKey, hour_us: int, tables: Sequence[SortedTable]) -> Block:
     """Compresses the tables (at least one row in all) and puts a block together, in the format of the key's level."""
-    facts = (rollup_facts_of if key.level >= ROLLUP_MINUTE else facts_of)(hour_us, tables)
+    facts = (rollup_facts_of if holds_rollups(key.level) else facts_of)(hour_us, tables)
     if key.level:
         return sealed_format.encode(key, facts, tables)
     directory: list[bytes] = []
@@ -65,7 +66,9 @@ def verified(data: bytes | memoryview) -> BlockHeader:
     header = BlockHeader(data)
     if len(data) != header.total_bytes:
         raise BlockDamaged(f"{len(data)} bytes where {header.total_bytes} were written")
-    if header.version != FLUSHED:
+    if header.version == COLD:
+        cold_format.ColdDirectory(data)
+    elif header.version != FLUSHED:
         sealed_format.Directory(data).verify(data)
     elif xxhash.xxh3_64_intdigest(data[HEADER_BYTES:]) != header.checksum:
         raise BlockDamaged("the contents do not match their checksum")
@@ -73,8 +76,13 @@ def verified(data: bytes | memoryview) -> BlockHeader:
 
 
 def read_block(data: bytes | memoryview) -> tuple[BlockHeader, list[TableReader]]:
-    """Verifies a whole block of any level and opens its tables. Raises BlockDamaged."""
+    """Verifies a whole block of any level and opens its tables; one of the cold tier has none here.
+
+    Raises BlockDamaged.
+    """
     header = verified(data)
+    if header.version == COLD:
+        return header, []
     if header.version != FLUSHED:
         return header, sealed_format.Directory(data).readers(data)
     view = memoryview(data)

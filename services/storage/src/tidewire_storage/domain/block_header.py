@@ -13,8 +13,9 @@ from tidewire_kit.ids import TenantId
 from tidewire_storage.domain.blocks import BlockFacts, BlockKey, TopicPartitionKey
 
 MAGIC = b"TWBK"
-FLUSHED, SEALED = 1, 2
-"""Format versions: of blocks as a flush writes them (`block_format`), and of sealed ones (`sealed_format`)."""
+FLUSHED, SEALED, COLD = 1, 2, 3
+"""Format versions: of blocks as a flush writes them (`block_format`), of sealed ones (`sealed_format`), and of
+those whose rows lie in an object (`cold_format`)."""
 
 HEADER = struct.Struct("<4sHHIQ16s16sIIQQQqQQqqQ")
 """magic, version, level, directory bytes, total bytes, tenant, incarnation, partition, slice, epoch, first offset,
@@ -66,10 +67,8 @@ class BlockHeader:
             raise BlockDamaged("no block begins here")
         if struct.unpack_from("<Q", data, HEADER.size)[0] != xxhash.xxh3_64_intdigest(head):
             raise BlockDamaged("the header does not match its checksum")
-        if fields[1] not in (FLUSHED, SEALED):
-            raise BlockDamaged(
-                f"format version {fields[1]} is newer than this software's {SEALED}; update it"
-            )
+        if fields[1] not in (FLUSHED, SEALED, COLD):
+            raise BlockDamaged(f"format version {fields[1]} is newer than this software's {COLD}; update it")
         self.version: int = fields[1]
         self.directory_bytes: int = fields[3]
         self.total_bytes: int = fields[4]

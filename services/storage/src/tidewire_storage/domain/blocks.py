@@ -11,6 +11,13 @@ FLUSHED_BLOCK, EPOCH_BLOCK, DAY_BLOCK = 0, 1, 2
 epochs of a day of log time, which take the places of theirs."""
 ROLLUP_MINUTE, ROLLUP_HOUR, ROLLUP_DAY = 3, 4, 5
 """Levels of blocks of rollups (`rollups`): what they count is not in the ledger."""
+COLD_BLOCK = 6
+"""Level of blocks of readings whose rows lie in an object of the cold tier (`cold_format`)."""
+
+
+def holds_rollups(level: int) -> bool:
+    """Whether a block of this level holds rollups, and no readings."""
+    return ROLLUP_MINUTE <= level <= ROLLUP_DAY
 
 
 @dataclass(frozen=True, slots=True)

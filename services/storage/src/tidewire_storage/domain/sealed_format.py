@@ -53,7 +53,7 @@ def encode(key: BlockKey, facts: BlockFacts, tables: Sequence[SortedTable]) -> B
 def _encode_table(
     table: SortedTable, series: Sequence[Series], page_rows: int, directory: list[bytes], pages: list[bytes]
 ) -> None:
-    bounds = _page_bounds(table.row_counts, page_rows)
+    bounds = page_bounds(table.row_counts, page_rows, MOST_PAGE_ROWS)
     codecs: list[int] = []
     lengths: list[int] = []
     checksums: list[int] = []
@@ -75,8 +75,21 @@ def _encode_table(
         least.append(int(times.min()))
         greatest.append(int(times.max()))
         pages.append(page)
+    directory += pack_directory(table, bounds, lengths, codecs, checksums, least, greatest)
+
+
+def pack_directory(
+    table: SortedTable,
+    bounds: Sequence[int],
+    lengths: Sequence[int],
+    codecs: Sequence[int],
+    checksums: Sequence[int],
+    least: Sequence[int],
+    greatest: Sequence[int],
+) -> list[bytes]:
+    """What a directory says of a table: `lengths` and `codecs` per page of the time column and of each metric's."""
     names = [name.encode() for name in table.metrics]
-    directory += [
+    return [
         _TABLE.pack(len(names), len(table.device_uids), len(checksums)),
         *(bytes([len(name)]) + name for name in names),
         np.ascontiguousarray(table.device_uids).tobytes(),
@@ -90,17 +103,17 @@ def _encode_table(
     ]
 
 
-def _page_bounds(row_counts: NDArray[np.uint32], page_rows: int) -> list[int]:
-    """First rows of the pages, and the end of the last."""
+def page_bounds(row_counts: NDArray[np.uint32], least_rows: int, most_rows: int) -> list[int]:
+    """First rows of the pages, and the end of the last; pages of whole devices, but of one that has more than fit."""
     bounds = [0]
     end = 0
     for rows in row_counts.tolist():
-        if rows >= page_rows and end > bounds[-1]:
+        if rows >= least_rows and end > bounds[-1]:
             bounds.append(end)
-        parts = -(-rows // MOST_PAGE_ROWS)
+        parts = -(-rows // most_rows)
         bounds += [end + rows * part // parts for part in range(1, parts)]
         end += rows
-        if end - bounds[-1] >= page_rows:
+        if end - bounds[-1] >= least_rows:
             bounds.append(end)
     if end > bounds[-1]:
         bounds.append(end)
@@ -124,7 +137,7 @@ class SealedTable:
         "row_counts",
     )
 
-    def __init__(self, metrics: tuple[str, ...], devices: int, pages: int, arrays: "_Arrays") -> None:
+    def __init__(self, metrics: tuple[str, ...], devices: int, pages: int, arrays: "Arrays") -> None:
         self.metrics = metrics
         self.device_uids: NDArray[np.uint8] = arrays.take("u1", devices * 16).reshape(devices, 16)
         """(devices, 16)."""
@@ -184,17 +197,20 @@ class SealedTable:
         """Some pages side by side, from `page` on, as one table, otherwise as `page` gives them."""
         for number, data in enumerate(pieces, start=page):
             self.verify(number, data)
+        device_uids, row_counts = self.devices_of(page, len(pieces))
+        found = [self._columns(number, data) for number, data in enumerate(pieces, start=page)]
+        times, *values = zip(*found, strict=True)
+        return TableReader(self.metrics, device_uids, row_counts, times, values)
+
+    def devices_of(self, page: int, pages: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+        """(devices, 16) of some pages side by side, and (devices,) rows of each in them."""
         begin = int(self._page_ends[page - 1]) if page else 0
-        end = int(self._page_ends[page + len(pieces) - 1])
+        end = int(self._page_ends[page + pages - 1])
         first = int(np.searchsorted(self._row_ends, begin, "right"))
         last = int(np.searchsorted(self._row_ends, end, "left")) + 1
         ends = np.minimum(self._row_ends[first:last], end)
         starts = np.maximum(self._row_ends[first:last] - self.row_counts[first:last], begin)
-        found = [self._columns(number, data) for number, data in enumerate(pieces, start=page)]
-        times, *values = zip(*found, strict=True)
-        return TableReader(
-            self.metrics, self.device_uids[first:last], (ends - starts).astype(np.uint32), times, values
-        )
+        return self.device_uids[first:last], (ends - starts).astype(np.uint32)
 
     def reader(self, data: bytes | memoryview) -> TableReader:
         """All pages of the whole block `data`."""
@@ -229,13 +245,10 @@ class Directory:
         if xxhash.xxh3_64_intdigest(head) != self.header.checksum:
             raise BlockDamaged("the directory does not match its checksum")
         self.tables: list[SealedTable] = []
-        arrays = _Arrays(head)
+        arrays = Arrays(head)
         at = HEADER_BYTES + len(head)
         while arrays.at < len(head):
-            metrics, devices, pages = _TABLE.unpack_from(head, arrays.at)
-            arrays.at += _TABLE.size
-            names = tuple(arrays.name() for _ in range(metrics))
-            table = SealedTable(names, devices, pages, arrays)
+            table = SealedTable(*arrays.table(), arrays)
             at = table.place(at)
             self.tables.append(table)
 
@@ -256,7 +269,7 @@ class Directory:
                 yield table, page
 
 
-class _Arrays:
+class Arrays:
     """Takes one array after the other out of a directory."""
 
     def __init__(self, data: bytes) -> None:
@@ -264,11 +277,24 @@ class _Arrays:
         self.at = 0
 
     def take(self, dtype: str, count: int) -> NDArray[Any]:
+        """So many numbers."""
         array: NDArray[Any] = np.frombuffer(self._data, dtype, count, self.at)
         self.at += array.nbytes
         return array
 
+    def table(self) -> tuple[tuple[str, ...], int, int]:
+        """Metrics, devices and pages of the next table."""
+        metrics, devices, pages = _TABLE.unpack_from(self._data, self.at)
+        self.at += _TABLE.size
+        return tuple(self.name() for _ in range(metrics)), devices, pages
+
+    def take_bytes(self, count: int) -> bytes:
+        """So many bytes."""
+        self.at += count
+        return self._data[self.at - count : self.at]
+
     def name(self) -> str:
+        """The next name."""
         length = self._data[self.at]
         self.at += 1 + length
         return self._data[self.at - length : self.at].decode()

@@ -1,5 +1,6 @@
 """What storage needs from the world: a place for readings (`readings`) and one for events (`events`)."""
 
+from tidewire_storage.ports.cold import ColdObject, ColdStore, ColdUnavailable
 from tidewire_storage.ports.events import (
     EventAccount,
     EventFilter,
@@ -11,6 +12,7 @@ from tidewire_storage.ports.events import (
 from tidewire_storage.ports.readings import (
     BlockReader,
     BlockWriter,
+    Exchange,
     Flush,
     LedgerAccount,
     LedgerLine,
@@ -31,11 +33,15 @@ from tidewire_storage.ports.readings import (
 __all__ = [
     "BlockReader",
     "BlockWriter",
+    "ColdObject",
+    "ColdStore",
+    "ColdUnavailable",
     "EventAccount",
     "EventFilter",
     "EventFlush",
     "EventKey",
     "EventStore",
+    "Exchange",
     "Flush",
     "LedgerAccount",
     "LedgerLine",

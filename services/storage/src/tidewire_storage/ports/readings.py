@@ -259,6 +259,19 @@ class Seal:
         return [*((block.key, block.facts) for block in self.kept), *made]
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Blocks of one tenant's readings that others take the place of: moved to another tier, folded, or made smaller."""
+
+    place: TopicPartitionKey
+    replaced: tuple[StoredBlock, ...]
+    """As they were found, at least one; of epochs that are merged."""
+    blocks: tuple[Block, ...]
+    """Of keys that no block has; of epochs of the replaced ones."""
+    ledger: Ledger
+    """Changes of what is counted."""
+
+
 class Sealing(Protocol):
     """The store as sealing sees it."""
 
@@ -283,6 +296,13 @@ class Sealing(Protocol):
         False, and nothing has changed, when the epochs' blocks are not (any more) those of the seal, or one of them is
         not in the state before. Raises StoreFull (nothing was written), Unavailable (unknown; ask `unsealed`,
         `unmerged`).
+        """
+
+    async def exchange(self, exchange: Exchange) -> bool:
+        """Replaces blocks at once; what was replaced is found no more, and `seals` gives another number.
+
+        False, and nothing has changed, when one of them is not there any more as it was found. Raises StoreFull
+        (nothing was written), Unavailable (unknown; ask `find`).
         """
 
 

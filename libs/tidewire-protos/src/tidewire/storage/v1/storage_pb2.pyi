@@ -104,6 +104,8 @@ class _AggregateTierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggrega
     """Rollups of an hour."""
     ROLLUP_1D: _AggregateTier.ValueType  # 4
     """Rollups of a day."""
+    COLD: _AggregateTier.ValueType  # 5
+    """Readings, some of them from the cold tier."""
 
 class AggregateTier(_AggregateTier, metaclass=_AggregateTierEnumTypeWrapper):
     """What an answer was read from."""
@@ -118,6 +120,8 @@ ROLLUP_1H: AggregateTier.ValueType  # 3
 """Rollups of an hour."""
 ROLLUP_1D: AggregateTier.ValueType  # 4
 """Rollups of a day."""
+COLD: AggregateTier.ValueType  # 5
+"""Readings, some of them from the cold tier."""
 Global___AggregateTier: _TypeAlias = AggregateTier  # noqa: Y015
 
 class _ReportGranularity:

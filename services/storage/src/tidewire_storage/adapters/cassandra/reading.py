@@ -23,12 +23,12 @@ from tidewire_storage.adapters.cassandra.tables import (
     select,
 )
 from tidewire_storage.domain.blocks import (
-    ROLLUP_MINUTE,
     EpochCoverage,
     OpenEpoch,
     SealedEpoch,
     StoredBlock,
     TopicPartitionKey,
+    holds_rollups,
 )
 from tidewire_storage.ports import Look, StoredProgress, TenantUsage
 
@@ -257,7 +257,7 @@ async def blocks_after(tables: Tables, place: TopicPartitionKey, offset: int) ->
         block
         for blocks in by_epoch
         for block in blocks
-        if block.key.end_offset > offset and block.key.level < ROLLUP_MINUTE
+        if block.key.end_offset > offset and not holds_rollups(block.key.level)
     ]
 
 

@@ -8,12 +8,12 @@ from tidewire_kit.cassandra import Row
 from tidewire_kit.ids import TenantId
 from tidewire_storage.adapters.cassandra.tables import Mutation
 from tidewire_storage.domain.blocks import (
-    ROLLUP_MINUTE,
     Block,
     BlockFacts,
     BlockKey,
     StoredBlock,
     TopicPartitionKey,
+    holds_rollups,
 )
 
 CHUNK_BYTES = 512 << 10
@@ -49,7 +49,7 @@ ALL = -1
 def wanted(block_level: int | None, rollup: int | None) -> bool:
     """Whether a block is among those of readings (`rollup` None), of rollups of a level, or of ALL."""
     level = block_level or 0
-    return level < ROLLUP_MINUTE if rollup is None else rollup in (ALL, level)
+    return not holds_rollups(level) if rollup is None else rollup in (ALL, level)
 
 
 def day_of(hour_us: int) -> int:

@@ -24,6 +24,7 @@ from tidewire_storage.domain.blocks import (
 )
 from tidewire_storage.domain.series import SeriesStates
 from tidewire_storage.ports import (
+    Exchange,
     Flush,
     LedgerAccount,
     Look,
@@ -168,6 +169,10 @@ class CassandraStore:
     async def seal(self, seal: Seal) -> bool:
         """See Sealing."""
         return await self._writing.seal(seal)
+
+    async def exchange(self, exchange: Exchange) -> bool:
+        """See Sealing."""
+        return await self._writing.exchange(exchange)
 
     # BlockReader
 

@@ -17,7 +17,7 @@ from tidewire_storage.adapters.cassandra.tables import Tables, gather_all, inser
 from tidewire_storage.adapters.cassandra.writing import Removal, Writing, goes_by_itself
 from tidewire_storage.domain.block_format import without_devices
 from tidewire_storage.domain.block_header import BlockDamaged
-from tidewire_storage.domain.blocks import ROLLUP_MINUTE, StoredBlock, TopicPartitionKey
+from tidewire_storage.domain.blocks import COLD_BLOCK, StoredBlock, TopicPartitionKey, holds_rollups
 
 _COMMIT_BLOCKS = 256
 """Most blocks removed by one commit."""
@@ -69,7 +69,7 @@ class CassandraUpkeep:
                 continue
             for block in await reading.catalog_of(self._tables, tenant, unit):
                 expires_us = rows.token_of(block).expires_us
-                if (block.key.level >= ROLLUP_MINUTE) != rollups:
+                if holds_rollups(block.key.level) != rollups:
                     continue
                 if block.facts.max_time_us < before_us or (expires_us is not None and expires_us < soon_us):
                     removal = Removal(block, left_to_ttl=goes_by_itself(block))
@@ -164,6 +164,8 @@ def _without(
     for block, raw in zip(blocks, data, strict=True):
         if raw is None:
             continue
+        if block.key.level == COLD_BLOCK:
+            continue  # its object goes first; whoever rewrites that replaces the block too
         try:
             held, replacement = without_devices(raw, devices)
         except BlockDamaged:

@@ -11,8 +11,8 @@ from tidewire_storage.adapters.cassandra.attempts import NAMED, Attempts, check_
 from tidewire_storage.adapters.cassandra.books import Books, Draft, Key
 from tidewire_storage.adapters.cassandra.heads import Change, Head, Heads, new_attempt, now_us
 from tidewire_storage.adapters.cassandra.tables import Mutation, Tables, gather_all
-from tidewire_storage.domain.blocks import ROLLUP_MINUTE, Block, StoredBlock, TopicPartitionKey
-from tidewire_storage.ports import PartitionFlush, ProgressMoved, Seal
+from tidewire_storage.domain.blocks import Block, StoredBlock, TopicPartitionKey, holds_rollups
+from tidewire_storage.ports import Exchange, PartitionFlush, ProgressMoved, Seal
 
 _PRUNE_FLUSHES = 64
 _TTL_SLACK_SECONDS = 2 * 86_400
@@ -196,6 +196,46 @@ class Writing:
         draft.committed(committed.version)
         return True
 
+    async def exchange(self, exchange: Exchange) -> bool:
+        """Commits an exchange. False: one of the blocks is not there any more as it was found."""
+        place, attempt = exchange.place, new_attempt()
+        ledge = self._ledge(place)
+        written = [(block, self._ttl(block.key.tenant)) for block in exchange.blocks]
+        named = [
+            rows.stored(block, attempt, now_us() + ttl * 1_000_000 if ttl else None) for block, ttl in written
+        ]
+        draft: Draft
+
+        async def build(head: Head) -> Change | None:
+            nonlocal draft, written
+            check_age(attempt)
+            names = await gather_all(
+                self._tables.row(NAMED, *rows.epoch_block_key(block)) for block in exchange.replaced
+            )
+            for block, row in zip(exchange.replaced, names, strict=True):
+                if row is None or row.attempt != rows.token_of(block).attempt:
+                    return None
+            draft = Draft(self._tables, ledge.books.at(head.version), place)
+            await draft.load(_keys_of_exchange(draft, exchange, named))
+            if written:
+                await self._attempts.write(place, writer, attempt, written)
+                written = []
+            for block in exchange.replaced:
+                draft.shrink_epoch(block.key.epoch, 1, block.facts.readings)
+            for made in exchange.blocks:
+                draft.shrink_epoch(made.key.epoch, -1, -made.facts.readings)
+            mutations = _replace(draft, exchange, named)
+            mutations += draft.mutations(head.version)
+            mutations.append(("last_seal", (place.incarnation, place.partition, head.version)))
+            return Change(head.next_offset, head.log_time_us, mutations)
+
+        async with self._attempts.slot(place) as writer:
+            committed = await self._heads.commit(place, build)
+        if committed is None:
+            return False
+        draft.committed(committed.version)
+        return True
+
     def _ledge(self, place: TopicPartitionKey) -> _Ledge:
         return self._ledges.setdefault(place, _Ledge())
 
@@ -208,7 +248,7 @@ class Writing:
 
         Readings with the last of those whose place they take, so that none goes early; rollups by their own retention.
         """
-        if block.key.level >= ROLLUP_MINUTE:
+        if holds_rollups(block.key.level):
             ttl = self._ttl(block.key.tenant, rollups=True)
             return now_us() + ttl * 1_000_000 if ttl else None
         found = [rows.token_of(old).expires_us for old in seal.replaced if old.key.tenant == block.key.tenant]
@@ -282,7 +322,18 @@ def _keys_of_seal(draft: Draft, seal: Seal, blocks: Sequence[StoredBlock]) -> It
         yield draft.epoch_key(epoch)
 
 
-def _replace(draft: Draft, seal: Seal, blocks: Sequence[StoredBlock]) -> list[Mutation]:
+def _keys_of_exchange(draft: Draft, exchange: Exchange, blocks: Sequence[StoredBlock]) -> Iterable[Key]:
+    for block in (*exchange.replaced, *blocks):
+        yield draft.ledger_key(block.key.tenant, block.facts.hour_us)
+        yield draft.usage_key(block.key.tenant)
+        yield draft.epoch_key(block.key.epoch)
+        yield _day_key(draft, block)
+    for tenant, hour_us in exchange.ledger:
+        yield draft.ledger_key(tenant, hour_us)
+        yield draft.usage_key(tenant)
+
+
+def _replace(draft: Draft, seal: Seal | Exchange, blocks: Sequence[StoredBlock]) -> list[Mutation]:
     """Enters a seal into the counts; returns what names its blocks, and what takes the others' names away."""
     mutations: list[Mutation] = []
     kept: set[tuple[object, ...]] = set()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tidewire_kit.ids import TenantId
 from tidewire_storage.domain.blocks import (
+    ROLLUP_DAY,
     ROLLUP_MINUTE,
     BlockFacts,
     BlockKey,
@@ -25,6 +26,7 @@ _BLOCK = (
     "SELECT block_id, tenant, incarnation, partition, slice, epoch, first_offset, end_offset, hour_us, file_id, "
     "position, length, rows, readings, min_time_us, max_time_us, sets, level, head_bytes FROM blocks"
 )
+ROLLUPS = f"level BETWEEN {ROLLUP_MINUTE} AND {ROLLUP_DAY}"
 _VARIABLES = 500
 _BEGINNING_US = 0
 
@@ -62,7 +64,7 @@ def find_blocks(
     """A tenant's blocks that overlap [start_us, end_us), by least time; see BlockReader.find."""
     conditions = ["tenant = ?", "max_time_us >= ?", "min_time_us < ?"]
     values: list[Any] = [tenant, start_us, end_us]
-    conditions.append(f"level < {ROLLUP_MINUTE}" if rollup is None else "level = ?")
+    conditions.append(f"NOT {ROLLUPS}" if rollup is None else "level = ?")
     values += [] if rollup is None else [rollup]
     if place is not None:
         conditions += ["partition = ?", "incarnation = ?"]
@@ -119,7 +121,7 @@ def blocks_after(connection: sqlite3.Connection, place: TopicPartitionKey, offse
     if row[0] is None:
         return []
     where = "WHERE incarnation = ? AND partition = ? AND epoch >= ? AND end_offset > ? AND "
-    where += f"level < {ROLLUP_MINUTE} ORDER BY first_offset"
+    where += f"NOT {ROLLUPS} ORDER BY first_offset"
     return _blocks(connection, where, [place.incarnation, place.partition, row[0], offset])
 
 

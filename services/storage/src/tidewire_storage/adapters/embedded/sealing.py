@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tidewire_storage.adapters.embedded import reading
 from tidewire_storage.adapters.embedded.writing import add_bytes, add_to_ledger, transaction, write_blocks
-from tidewire_storage.ports import Seal
+from tidewire_storage.ports import Exchange, Seal
 
 
 def outdated(connection: sqlite3.Connection, seal: Seal) -> bool:
@@ -61,5 +61,49 @@ def write_seal(connection: sqlite3.Connection, seal: Seal, places: Sequence[tupl
                 )
                 for epoch in seal.epochs
             ],
+        )
+    return True
+
+
+def write_exchange(
+    connection: sqlite3.Connection, exchange: Exchange, places: Sequence[tuple[int, int]]
+) -> bool:
+    """The exchange's rows; `places` has (file id, position) of each of its blocks. False: a block is gone or moved."""
+    place = exchange.place
+    with transaction(connection):
+        tokens = [block.token for block in exchange.replaced]
+        ids = [token.block_id for token in tokens if isinstance(token, reading.Token)]
+        now = reading.where_now(connection, exchange.replaced)
+        if any(now.get(number) != token for number, token in zip(ids, tokens, strict=True)):
+            return False
+        removed = []
+        for number in ids:
+            removed += connection.execute(
+                "DELETE FROM blocks WHERE block_id = ? RETURNING length, tenant, hour_us", (number,)
+            ).fetchall()
+        connection.executemany(
+            "UPDATE ledger SET bytes = bytes - ? WHERE tenant = ? AND hour_us = ?", removed
+        )
+        write_blocks(connection, exchange.blocks, places)
+        add_to_ledger(connection, exchange.ledger)
+        add_bytes(connection, exchange.blocks)
+        changes = [(-1, -block.facts.readings, block.key.epoch) for block in exchange.replaced]
+        changes += [(1, block.facts.readings, block.key.epoch) for block in exchange.blocks]
+        connection.executemany(
+            "UPDATE epochs SET blocks = blocks + ?, readings = readings + ? "
+            "WHERE incarnation = ? AND partition = ? AND epoch = ?",
+            [
+                (blocks, readings, place.incarnation, place.partition, epoch)
+                for blocks, readings, epoch in changes
+            ],
+        )
+        connection.execute(
+            "UPDATE epochs SET merge_id = ? WHERE incarnation = ? AND partition = ? AND epoch = ?",
+            (
+                reading.last_seal(connection, place) + 1,
+                place.incarnation,
+                place.partition,
+                exchange.replaced[0].key.epoch,
+            ),
         )
     return True

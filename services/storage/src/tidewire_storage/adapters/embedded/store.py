@@ -17,6 +17,7 @@ from tidewire_storage.adapters.embedded.recount import Recount
 from tidewire_storage.domain.blocks import EpochCoverage, SealedEpoch, StoredBlock, TopicPartitionKey
 from tidewire_storage.domain.series import SeriesStates
 from tidewire_storage.ports import (
+    Exchange,
     Flush,
     LedgerAccount,
     Look,
@@ -59,6 +60,8 @@ class EmbeddedStore:
         """Takes flushed blocks, on the writing thread: a whole file of them is dead once their epochs are sealed."""
         self._sealed_file: BlockFile | None = None
         """Takes sealed blocks, on the keeper's thread."""
+        self._cold_file: BlockFile | None = None
+        """Takes what is kept of objects of the cold tier, on the same thread: such a file cannot be swept by itself."""
         self._recount = Recount(self._blocks)
         self._flushes = 0
         self._buried = upkeep.Buried()
@@ -91,6 +94,7 @@ class EmbeddedStore:
             executor.shutdown()
         self._roll()
         self._roll_sealed()
+        self._roll_cold()
         while self._connections:
             self._connections.pop().close()
 
@@ -161,6 +165,11 @@ class EmbeddedStore:
             self._sealed_file.close()
             self._sealed_file = None
 
+    def _roll_cold(self) -> None:
+        if self._cold_file is not None:
+            self._cold_file.close()
+            self._cold_file = None
+
     async def blocks_after(self, place: TopicPartitionKey, offset: int) -> list[StoredBlock]:
         """See BlockWriter."""
         return await self._on(self._readers, lambda c: reading.blocks_after(c, place, offset))
@@ -219,6 +228,28 @@ class EmbeddedStore:
             file.cut(places[0][1])
         elif file is not None and file.end >= self._file_bytes:
             self._roll_sealed()
+        return written
+
+    async def exchange(self, exchange: Exchange) -> bool:
+        """See Sealing."""
+        return await self._on(self._keeper, lambda c: self._exchange(c, exchange))
+
+    def _exchange(self, connection: sqlite3.Connection, exchange: Exchange) -> bool:
+        # Without looking for room: this is what makes some.
+        places = []
+        if exchange.blocks:
+            if self._cold_file is None:
+                self._cold_file = self._new_file(connection, self._buried.known_to)
+            file = self._cold_file
+            places = [(file.file_id, at) for at in file.append([block.data for block in exchange.blocks])]
+        written = False
+        try:
+            written = sealing.write_exchange(connection, exchange, places)
+        finally:
+            if places and self._cold_file is not None and not written:
+                self._cold_file.cut(places[0][1])
+        if self._cold_file is not None and self._cold_file.end >= self._file_bytes:
+            self._roll_cold()
         return written
 
     # BlockReader
@@ -331,6 +362,8 @@ class EmbeddedStore:
     def _roll_sealed_if_unclean(self, connection: sqlite3.Connection) -> None:
         if self._sealed_file is not None and upkeep.unclean(connection, self._sealed_file.file_id):
             self._roll_sealed()
+        if self._cold_file is not None and upkeep.unclean(connection, self._cold_file.file_id):
+            self._roll_cold()
 
     # Threads
 

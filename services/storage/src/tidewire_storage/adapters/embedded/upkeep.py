@@ -24,7 +24,8 @@ from tidewire_storage.adapters.embedded.scrubbing import leave_log, rewrite
 from tidewire_storage.adapters.embedded.writing import transaction
 from tidewire_storage.domain.block_format import without_devices
 from tidewire_storage.domain.block_header import BlockDamaged
-from tidewire_storage.domain.blocks import ROLLUP_MINUTE, Block, StoredBlock
+from tidewire_storage.domain.blocks import COLD_BLOCK, Block, StoredBlock
+from tidewire_storage.domain.cold_format import ColdDirectory
 from tidewire_storage.ports import SweepPutOff
 
 _WORTH_REWRITING = 0.5
@@ -39,8 +40,8 @@ def expire(connection: sqlite3.Connection, tenant: TenantId, before_us: int, *, 
     with transaction(connection):
         return _drop_blocks(
             connection,
-            "tenant = ? AND max_time_us < ? AND (level >= ?) = ?",
-            (tenant, before_us, ROLLUP_MINUTE, rollups),
+            f"tenant = ? AND max_time_us < ? AND ({reading.ROLLUPS}) = ?",
+            (tenant, before_us, rollups),
         )
 
 
@@ -165,7 +166,10 @@ def _sweep_file(
     blocks = reading.blocks_of_file(connection, file_id)
     changed: dict[int, Block | None] = {}
     if row[0] < clean_to:
-        changed = _without_buried(connection, directory, file_id, blocks, row[0])
+        found = _without_buried(connection, directory, file_id, blocks, row[0])
+        if found is None:
+            return 0  # the objects go first
+        changed = found
         if not changed and live == end:  # between live blocks there may be dead ones of whom was buried
             with transaction(connection):
                 connection.execute("UPDATE files SET clean_seq = ? WHERE file_id = ?", (clean_to, file_id))
@@ -175,8 +179,11 @@ def _sweep_file(
 
 def _without_buried(
     connection: sqlite3.Connection, directory: Path, file_id: int, blocks: list[StoredBlock], since: int
-) -> dict[int, Block | None]:
-    """Block id → the block without the devices buried since a tombstone (None: nothing is left)."""
+) -> dict[int, Block | None] | None:
+    """Block id → the block without the devices buried since a tombstone (None: nothing is left).
+
+    None: an object of the cold tier still holds one of them; such blocks lie in files of their own.
+    """
     buried: dict[bytes, set[bytes]] = {}
     for tenant, device in connection.execute("SELECT tenant, device FROM tombstones WHERE seq > ?", (since,)):
         buried.setdefault(tenant, set()).add(device)
@@ -188,6 +195,10 @@ def _without_buried(
         token = _token(block)
         (data,) = read_pieces(directory, file_id, [(token.position, token.length)])
         try:
+            if block.key.level == COLD_BLOCK:
+                if ColdDirectory(data).holds(devices):
+                    return None
+                continue
             held, without = without_devices(data, devices)
         except BlockDamaged:
             continue  # the ledger says so; what cannot be read cannot be answered either
