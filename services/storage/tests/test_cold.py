@@ -9,27 +9,35 @@ from typing import Any
 
 import duckdb
 import pytest
+from cold_days import (
+    DAY0,
+    SECOND,
+    Model,
+    added_up,
+    holding,
+    levels,
+    merged,
+    moved,
+    objects,
+    place_of,
+    publish,
+    two_days,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidewire_kit.errors import Unavailable
-from tidewire_storage.adapters.cold import DirectoryColdStore, cold_store_at
+from tidewire_storage.adapters.cold import cold_store_at
 from tidewire_storage.application.aggregate import Question, Tier
 from tidewire_storage.application.cold import ColdLimits
-from tidewire_storage.application.cold_upkeep import audit
 from tidewire_storage.application.gather import EpochLimits
 from tidewire_storage.application.ingest import IngestLimits
 from tidewire_storage.application.merge import MergeLimits
 from tidewire_storage.domain.aggregates import Function
-from tidewire_storage.domain.blocks import COLD_BLOCK, TopicPartitionKey
+from tidewire_storage.domain.blocks import COLD_BLOCK
 from tidewire_storage.domain.rollups import DAY_US, HOUR_US, MINUTE_US
-from tidewire_storage.ports import ColdUnavailable
 
-SECOND = 1_000_000
-DAY0 = 19_000 * DAY_US
 DATE0 = "2022-01-08"
 PLANTED = 6.62607015e-34
-Model = dict[tuple[int, str], float]
 
 MOMENTS = (0, 1, MINUTE_US, HOUR_US, DAY_US - 1, DAY_US, DAY_US + HOUR_US, 40 * DAY_US)
 CELL = st.one_of(st.just(math.nan), st.integers(-5, 5).map(float))
@@ -40,52 +48,6 @@ BATCH = st.tuples(
     st.lists(st.tuples(st.sampled_from(MOMENTS), CELL, CELL), min_size=1, max_size=5),
 )
 STEPS = st.lists(st.one_of(BATCH, BATCH, st.sampled_from([("merge",), ("move",), ("fold",)])), max_size=10)
-
-
-def place_of(rig: Any, device: Any) -> TopicPartitionKey:
-    return TopicPartitionKey(rig.ingest._incarnation, rig.partition(device))
-
-
-async def merged(rig: Any) -> None:
-    """Everything that was published is stored, sealed and merged."""
-    await rig.settled()
-    await rig.accounts.cut_epochs()
-    await rig.sealing.round()
-    await rig.merging.round()
-
-
-async def moved(rig: Any, device: Any) -> int:
-    """The same, and moved to the cold tier."""
-    await merged(rig)
-    return int(await rig.cold.move(device.tenant.uid, place_of(rig, device)))
-
-
-async def levels(rig: Any, device: Any) -> list[int]:
-    found = await rig.store.find(device.tenant.uid, place_of(rig, device), 0, 1 << 62)
-    return sorted(block.key.level for block in found)
-
-
-async def publish(rig: Any, device: Any, model: Model, rows: list[tuple[int, list[float]]]) -> None:
-    await rig.publish(device, ("a", "b"), rows)
-    for time, cells in rows:
-        model |= {(time, name): value for name, value in zip("ab", cells, strict=True) if value == value}
-
-
-def two_days(step_us: int = 10 * MINUTE_US) -> list[tuple[int, list[float]]]:
-    return [
-        (DAY0 + at, [float(at // SECOND % 1013), math.nan if at % (3 * step_us) else float(at // MINUTE_US)])
-        for at in range(0, 2 * DAY_US, step_us)
-    ]
-
-
-def objects(rig: Any) -> list[Path]:
-    return sorted((rig.path / "cold").rglob("*.parquet"))
-
-
-async def added_up(rig: Any, device: Any) -> None:
-    account = (await rig.accounts.ledger(device.tenant.uid, 0, 1 << 62)).account
-    assert account.difference == 0
-    assert await rig.store.difference() == 0
 
 
 async def test_old_days_move_and_are_read(rig: Any) -> None:
@@ -203,98 +165,6 @@ async def test_deleted_devices_leave_the_objects(rig: Any) -> None:
     assert objects(rig) == []
 
 
-def holding(rig: Any, device: Any) -> int:
-    """Rows of a device in the objects."""
-    (rows,) = duckdb.execute(
-        "SELECT count(*) FROM read_parquet(?) WHERE device_uid = ?",
-        [f"{rig.path}/cold/*/*/*.parquet", device.uid.hex()],
-    ).fetchall()[0]
-    return int(rows)
-
-
-class Failing(DirectoryColdStore):
-    """Fails as long as it is told to; `after`: so many puts go well first."""
-
-    down = False
-    keeps = False
-    """Removes nothing."""
-    after = 1 << 30
-
-    async def put(self, name: str, data: bytes) -> None:
-        self.after -= 1
-        if self.down or self.after < 0:
-            raise ColdUnavailable("no route")
-        await super().put(name, data)
-
-    async def ranges(self, name: str, ranges: Any) -> Any:
-        if self.down:
-            raise ColdUnavailable("no route")
-        return await super().ranges(name, ranges)
-
-    async def remove(self, names: Any) -> None:
-        if self.down or (self.keeps and names):
-            raise ColdUnavailable("no route")
-        await super().remove(names)
-
-
-async def failing(rig: Any) -> Failing:
-    """The rig again, over a place that can fail."""
-    await rig.stop()
-    rig.new_cold_store = lambda: Failing(rig.path / "cold")
-    await rig.start()
-    assert isinstance(rig.cold_store, Failing)
-    return rig.cold_store
-
-
-async def test_while_the_object_storage_is_away_other_days_are_read(rig: Any) -> None:
-    cold = await failing(rig)
-    device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
-    old: Model = {}
-    new: Model = {}
-    await publish(rig, device, old, [(DAY0, [1.0, 2.0])])
-    await moved(rig, device)
-    await publish(rig, device, new, [(DAY0 + 9 * DAY_US, [3.0, 4.0])])
-    await merged(rig)
-    cold.down = True
-    assert await rig.read(device, start_us=DAY0 + DAY_US) == new
-    with pytest.raises(Unavailable, match="TIDEWIRE_STORAGE_COLD_URL"):
-        await rig.read(device)
-    with pytest.raises(Unavailable):
-        await rig.cold.round()
-    assert await rig.read(device, start_us=DAY0 + DAY_US) == new, (
-        "nothing is dropped before its object is there"
-    )
-    cold.down = False
-    await rig.cold.round()
-    assert await rig.read(device) == old | new
-    assert await levels(rig, device) == [COLD_BLOCK, COLD_BLOCK]
-    await added_up(rig, device)
-
-
-async def test_a_move_that_was_broken_off_leaves_objects_that_are_removed(rig: Any) -> None:
-    cold = await failing(rig)
-    device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
-    model: Model = {}
-    await publish(rig, device, model, two_days())
-    cold.after = 1
-    with pytest.raises(Unavailable):
-        await moved(rig, device)
-    assert len(objects(rig)) == 1
-    assert await rig.read(device) == model
-    cold.after = 1 << 30
-    await rig.cold.round()
-    assert len(objects(rig)) == 3
-    args = rig.store, rig.directories, cold, [device.tenant.uid], range(4)
-    now_us = rig.clock.now_us() + SECOND
-    assert (await audit(*args, now_us)).removed == 0, "another process may be about to name it"
-    found = await audit(*args, now_us, orphan_seconds=0)
-    assert (found.objects, found.removed, found.missing, found.readings) == (2, 1, 0, len(model))
-    assert await rig.read(device) == model
-    await added_up(rig, device)
-    objects(rig)[0].unlink()
-    assert (await audit(*args, now_us)).missing == 1
-
-
 async def test_a_reader_beside_the_move_neither_misses_nor_repeats(rig: Any) -> None:
     device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
     model: Model = {}
@@ -380,27 +250,6 @@ async def test_answers_say_that_the_cold_tier_was_used(rig: Any) -> None:
 
     assert await tier(10 * SECOND) is Tier.COLD
     assert await tier(DAY_US) is Tier.ROLLUP_1D
-
-
-async def test_what_is_killed_after_the_change_leaves_no_row_twice(rig: Any) -> None:
-    cold = await failing(rig)
-    device = rig.world.add_device(rig.world.add_tenant("acme"), "d")
-    model: Model = {}
-    for value in (1.0, 2.0):
-        await publish(rig, device, model, [(DAY0, [value, value]), (DAY0 + int(value), [value, value])])
-        await moved(rig, device)
-    cold.keeps = True
-    with pytest.raises(Unavailable):
-        await rig.cold.fold(device.tenant.uid, place_of(rig, device))
-    await rig.stop()
-    await rig.start()
-    assert len(objects(rig)) == 3
-    assert await rig.read(device) == model
-    await added_up(rig, device)
-    now_us = rig.clock.now_us() + SECOND
-    args = rig.store, rig.directories, rig.cold_store, [device.tenant.uid], range(4), now_us
-    assert (await audit(*args, orphan_seconds=0)).removed == 2
-    assert await rig.read(device) == model
 
 
 @pytest.mark.servers

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tidewire_kit.ids import TenantId, new_uid
 from tidewire_storage.domain.block_format import encode_block, read_block
-from tidewire_storage.domain.block_header import HEADER_BYTES, BlockDamaged, BlockHeader
+from tidewire_storage.domain.block_header import COLD, HEADER_BYTES, BlockDamaged, BlockHeader
 from tidewire_storage.domain.blocks import BlockKey, TopicPartitionKey
 from tidewire_storage.domain.rows import SortedTable
 
@@ -74,8 +74,8 @@ def test_a_block_that_ends_early_is_noticed() -> None:
 def test_a_newer_version_says_so() -> None:
 
     data = bytearray(a_block())
-    data[4] = 3
+    data[4] = COLD + 1
     size = HEADER_BYTES - 8
     data[size:HEADER_BYTES] = struct.pack("<Q", xxhash.xxh3_64_intdigest(bytes(data[:size])))
-    with pytest.raises(BlockDamaged, match="version 3 is newer"):
+    with pytest.raises(BlockDamaged, match="version 4 is newer"):
         BlockHeader(bytes(data))
